@@ -14,6 +14,9 @@ use support::{Net, wait};
 /// Connections of each kind.
 const FLOOD: usize = 2_000;
 
+/// The end of a head, and the beginning of the body that it promises.
+const PART_OF_A_BODY: &str = "content-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+
 /// What a caller with the token waits at most while others flood the node.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
@@ -47,10 +50,10 @@ fn floods_of_connections_keep_nobody_from_a_node_and_leave_nothing() {
     let kinds = [
         ("idle", String::new()),
         ("half a head", "GET /v1/node HT".to_owned()),
-        ("part of a body, no token", head("POST /v1/events", "wrong") + "content-length: 1000\r\n\r\n{"),
+        ("part of a body, no token", head("POST /v1/events", "wrong") + PART_OF_A_BODY),
         ("no body, no token", head("POST /v1/objects", "wrong") + "content-length: 999000000000\r\n\r\n"),
         ("idle after an answer", head("GET /v1/node", token) + "\r\n"),
-        ("part of a body", head("POST /v1/events", token) + "content-length: 1000\r\n\r\n{"),
+        ("part of a body", head("POST /v1/events", token) + PART_OF_A_BODY),
         ("events", head("GET /v1/events", token) + "\r\n"),
     ];
     let ask = || {

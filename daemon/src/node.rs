@@ -77,6 +77,7 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
         tracing::warn!(path = %path.display(), mode = %format!("{mode:03o}"), "others could read this; now they cannot");
     }
     super::allocator::tune();
+    machine::raise_descriptor_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(WORKERS_MAX))

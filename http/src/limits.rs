@@ -6,9 +6,14 @@ use std::time::Duration;
 /// one that has been idle for longest gives way; when none is idle, a caller is refused, but for [`KEPT_PLACES`].
 pub const CONNECTIONS_MAX: usize = 256;
 
-/// Connections that have not shown a token yet. When there are more, the oldest of them is closed: a caller with a
-/// token needs its place for a moment, so that a flood must bring this many within it to be in its way.
-pub const LOBBY_MAX: usize = 128;
+/// Connections that have not shown a token yet. When there are more, the oldest of them is closed, once it has had
+/// [`LOBBY_AGE_MIN`]: a caller with a token needs its place for a moment.
+pub const LOBBY_MAX: usize = 512;
+
+/// How long a connection has for its first request, whatever comes after it. A full lobby accepts nobody sooner, so
+/// that a flood waits in the socket's backlog: at this rate (20,000 connections a second) it holds a twentieth of a
+/// second of them.
+pub const LOBBY_AGE_MIN: Duration = Duration::from_millis(25);
 
 /// Places beyond the others, for requests that end by themselves: what the command line and a scrape ask works on a
 /// node all of whose places are held by callers that wait, follow or send. As many again are for those that end by
@@ -79,6 +84,7 @@ const _: () = assert!(DRAIN_PATIENCE.as_secs() <= HEAD_DEADLINE.as_secs());
 pub struct DoorLimits {
     pub connections_max: usize,
     pub lobby_max: usize,
+    pub lobby_age_min: Duration,
     pub kept_places: usize,
     pub streams_max: usize,
     pub head: Duration,
@@ -92,6 +98,7 @@ impl Default for DoorLimits {
         Self {
             connections_max: CONNECTIONS_MAX,
             lobby_max: LOBBY_MAX,
+            lobby_age_min: LOBBY_AGE_MIN,
             kept_places: KEPT_PLACES,
             streams_max: STREAMS_MAX,
             head: HEAD_DEADLINE,

@@ -17,7 +17,7 @@ use super::codec::{Answer, Question};
 use super::config::*;
 use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
-use super::providers::Noted;
+use super::providers::RecordOutcome;
 use crate::config::address::{is_dialable, to_libp2p};
 use crate::seams::{GossipMessage, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic};
 
@@ -358,10 +358,10 @@ impl Actor {
         let (addresses, connected) = (self.book.addresses(peer), &self.connected);
         let store = self.swarm.behaviour_mut().kad.store_mut();
         match store.note_record(record, addresses, Instant::now(), |peer| connected.contains_key(&peer)) {
-            Noted::Kept => self.publish_provider_records(),
-            Noted::Malformed => self.penalise(peer, "a provider record of no quorum"),
+            RecordOutcome::Kept => self.publish_provider_records(),
+            RecordOutcome::Malformed => self.penalise(peer, "a provider record of no quorum"),
             // An honest member of many quorums comes here as well: nothing is held against it.
-            Noted::TooMany | Noted::Full => self.shared.metrics.dropped("provider records"),
+            RecordOutcome::TooMany | RecordOutcome::Full => self.shared.metrics.dropped("provider records"),
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) struct ProviderStore {
 
 /// What became of a peer's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Noted {
+pub(super) enum RecordOutcome {
     Kept,
     /// The key is no quorum's, or the provider no peer of this network.
     Malformed,
@@ -70,17 +70,17 @@ impl ProviderStore {
         addresses: Vec<Multiaddr>,
         now: Instant,
         is_connected: impl Fn(PeerId) -> bool,
-    ) -> Noted {
+    ) -> RecordOutcome {
         let (Some(quorum), Some(peer)) = (quorum_of(&record.key), from_libp2p(&record.provider)) else {
-            return Noted::Malformed;
+            return RecordOutcome::Malformed;
         };
         let is_known = self.quorums.get(&quorum).is_some_and(|providers| providers.contains_key(&peer));
         if !is_known {
             if self.peers.get(&peer).is_some_and(|known| known.quorums.len() >= PROVIDED_PER_PEER_MAX) {
-                return Noted::TooMany;
+                return RecordOutcome::TooMany;
             }
             if !self.make_room(quorum, now, is_connected) {
-                return Noted::Full;
+                return RecordOutcome::Full;
             }
             self.records += 1;
         }
@@ -89,7 +89,7 @@ impl ProviderStore {
         let provider = self.peers.entry(peer).or_insert(provider);
         provider.quorums.insert(quorum);
         (provider.addresses, provider.spoke) = (addresses, now);
-        Noted::Kept
+        RecordOutcome::Kept
     }
 
     /// The peer confirmed where it listens.
@@ -245,7 +245,7 @@ mod tests {
             let store = ProviderStore::new(to_libp2p(peer(0)).unwrap(), ROOM);
             Self { store, now: Instant::now(), connected: connected.to_vec() }
         }
-        fn note(&mut self, from: u8, key: &[u8], lasts: Duration) -> Noted {
+        fn note(&mut self, from: u8, key: &[u8], lasts: Duration) -> RecordOutcome {
             self.now += Duration::from_millis(1);
             let record = ProviderRecord {
                 key: RecordKey::new(&key),
@@ -256,7 +256,7 @@ mod tests {
             let connected = |asked: PeerId| self.connected.iter().any(|n| peer(*n) == asked);
             self.store.note_record(&record, Vec::new(), self.now, connected)
         }
-        fn provide(&mut self, from: u8, n: usize) -> Noted {
+        fn provide(&mut self, from: u8, n: usize) -> RecordOutcome {
             self.note(from, &quorum(n).0, Duration::from_secs(60))
         }
         fn of(&self, n: usize) -> Vec<libp2p::PeerId> {
@@ -268,9 +268,9 @@ mod tests {
     fn a_key_is_a_quorum_and_addresses_are_those_of_the_book() {
         let mut table = Table::new(&[1]);
         for key in [&[7; 15][..], &[7; 17], &[], &[7; 4096]] {
-            assert_eq!(table.note(1, key, Duration::from_secs(60)), Noted::Malformed);
+            assert_eq!(table.note(1, key, Duration::from_secs(60)), RecordOutcome::Malformed);
         }
-        assert_eq!(table.provide(1, 5), Noted::Kept);
+        assert_eq!(table.provide(1, 5), RecordOutcome::Kept);
         assert_eq!(table.store.providers(&key_of(quorum(5)))[0].addresses, Vec::<Multiaddr>::new());
         let book: Multiaddr = "/ip4/10.0.0.1/tcp/7".parse().unwrap();
         table.store.set_addresses(peer(1), || vec![book.clone()]);
@@ -283,18 +283,18 @@ mod tests {
         let mut table = Table::new(&[1, 2, 3, 4]);
         for from in [1, 2, 3, 4] {
             for n in 0..PROVIDED_PER_PEER_MAX {
-                assert_eq!(table.provide(from, usize::from(from) * 1000 + n), Noted::Kept);
+                assert_eq!(table.provide(from, usize::from(from) * 1000 + n), RecordOutcome::Kept);
             }
-            assert_eq!(table.provide(from, 999_999), Noted::TooMany);
-            assert_eq!(table.provide(from, usize::from(from) * 1000), Noted::Kept, "a repeat is no second one");
+            assert_eq!(table.provide(from, 999_999), RecordOutcome::TooMany);
+            assert_eq!(table.provide(from, usize::from(from) * 1000), RecordOutcome::Kept, "a repeat is no second one");
         }
         assert_eq!(table.store.len(), ROOM);
-        assert_eq!(table.provide(5, 1), Noted::Full, "all of them are connected");
+        assert_eq!(table.provide(5, 1), RecordOutcome::Full, "all of them are connected");
         let own = ProviderRecord::new(key_of(quorum(1)), to_libp2p(peer(0)).unwrap(), Vec::new());
         table.store.add_provider(own).expect("never refused");
         assert_eq!((table.store.provided().count(), table.of(1).len()), (1, 1));
         table.connected = vec![2, 3, 4];
-        assert_eq!(table.provide(5, 1), Noted::Kept, "one that left makes room");
+        assert_eq!(table.provide(5, 1), RecordOutcome::Kept, "one that left makes room");
         assert_eq!(table.of(1).len(), 2);
         assert!(table.of(1000).is_empty() && table.of(2000).len() == 1);
     }
@@ -303,9 +303,9 @@ mod tests {
     fn strangers_cannot_sit_on_a_quorum() {
         let mut table = Table::new(&[100]);
         for from in 1..=PROVIDERS_PER_QUORUM_MAX as u8 {
-            assert_eq!(table.provide(from, 7), Noted::Kept);
+            assert_eq!(table.provide(from, 7), RecordOutcome::Kept);
         }
-        assert_eq!(table.provide(100, 7), Noted::Kept);
+        assert_eq!(table.provide(100, 7), RecordOutcome::Kept);
         let found = table.of(7);
         assert_eq!(found.len(), PROVIDERS_PER_QUORUM_MAX);
         assert!(found.contains(&to_libp2p(peer(100)).unwrap()) && !found.contains(&to_libp2p(peer(1)).unwrap()));
@@ -314,8 +314,8 @@ mod tests {
     #[test]
     fn what_has_expired_is_forgotten() {
         let mut table = Table::new(&[1, 2]);
-        assert_eq!(table.note(1, &quorum(1).0, Duration::from_millis(5)), Noted::Kept);
-        assert_eq!(table.provide(2, 1), Noted::Kept);
+        assert_eq!(table.note(1, &quorum(1).0, Duration::from_millis(5)), RecordOutcome::Kept);
+        assert_eq!(table.provide(2, 1), RecordOutcome::Kept);
         table.store.forget_expired(table.now + Duration::from_millis(10));
         assert_eq!((table.of(1), table.store.len()), (vec![to_libp2p(peer(2)).unwrap()], 1));
     }

@@ -2,10 +2,10 @@
 //!
 //! A digest counts only in an append that raft has accepted, so from the primary of the current term. When it differs
 //! from the own one of the same index, the other voters are asked for theirs, and
-//! `quorate_protocols::quorum::agreement` judges. A member against which a majority speaks stops, takes the state of one
-//! of them (`copies`), and is opened again. A primary against which a majority speaks is followed no further: its
-//! appends are refused, it counts as a primary that leads nothing, and the next one is elected, under which it finds out
-//! about itself. Without a majority on either side nothing happens but that it is asked again.
+//! `quorate_protocols::quorum::agreement` judges. A member against which a majority speaks stops, takes the state of
+//! one of them (`copies`), and is opened again. A primary against which a majority speaks is followed no further: its
+//! appends are refused, it counts as a primary that leads nothing, and the next one is elected, under which it finds
+//! out about itself. Without a majority on either side nothing happens but that it is asked again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::door::Deposed;
 use super::group::{Group, Stop};
 use super::host::Inner;
 
-/// A group asks the others at most this often for their digests, and so many times for one difference: some may not have
-/// applied as much yet. The next append that shows one begins anew.
+/// A group asks the others at most this often for their digests, and so many times for one difference: some may not
+/// have applied as much yet. The next append that shows one begins anew.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const POLLS: usize = 3;
 

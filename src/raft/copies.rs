@@ -1,5 +1,5 @@
-//! Copies of a state: snapshots that a primary sends to a member that lags, and those that a member asks for because its
-//! own state is wrong.
+//! Copies of a state: snapshots that a primary sends to a member that lags, and those that a member asks for because
+//! its own state is wrong.
 //!
 //! Both are lists of chunks, which the receiver fetches one by one. What was fetched before a deadline is kept, so that
 //! the next try goes on from there. The bytes of one snapshot are bounded; those of a snapshot that its sender gave up

@@ -350,8 +350,8 @@ impl Inner {
             if group.is_stopped() {
                 return Err("this member has stopped".to_owned());
             }
-            // A newcomer that nobody has taken in yet is invited again by the primary of today. A founding is over soon,
-            // and is not interfered with before.
+            // A newcomer that nobody has taken in yet is invited again by the primary of today. A founding is over
+            // soon, and is not interfered with before.
             let is_new = group.is_new(self.seams.clock.monotonic());
             if !group.is_named() && !is_new && group.record() != record {
                 let written = records::write_record(&self.storage, quorum, &record).await;

@@ -35,8 +35,8 @@ use crate::seams::{Frame, InboundRequest, NetEvent, Protocol};
 /// its whole deadline.
 const HEARTBEATS_IN_FLIGHT_MAX: usize = 5;
 
-/// A primary that is asked about a pre-vote of a voter sends a heartbeat of raft's, once per group in this time: that is
-/// enough to be heard, and whoever asks without end gets no more.
+/// A primary that is asked about a pre-vote of a voter sends a heartbeat of raft's, once per group in this time: that
+/// is enough to be heard, and whoever asks without end gets no more.
 const NUDGE_INTERVAL: Duration = HEARTBEAT_INTERVAL.checked_div(2).expect("two is not zero");
 
 /// Answers that wait for the actor. Senders wait when it is full; there are at most as many as questions asked.
@@ -231,8 +231,8 @@ impl Liveness {
         }
     }
 
-    /// What this node leads and the peer is a member of. Of peers that share no group nothing is looked up: they may ask
-    /// as often as they like.
+    /// What this node leads and the peer is a member of. Of peers that share no group nothing is looked up: they may
+    /// ask as often as they like.
     fn led_for(&self, peer: PeerId) -> Vec<(QuorumId, Term)> {
         if !self.detector.is_watched(peer) {
             return Vec::new();

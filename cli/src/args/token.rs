@@ -11,9 +11,9 @@ pub enum TokenCommand {
     ///
     /// The token holds on this node alone and is shown once. What it may, by word: node.read (the node, its peers,
     /// quorums), metrics.read, event.read, event.emit, job.read (with outputs, logs and receipts), job.submit,
-    /// job.control (cancel, pause, retry, resolve, update, fire), object.read, object.write, object.remove. Many commands
-    /// look up what they show or are given: job.read beside job.submit, object.read beside object.write, and node.read
-    /// for the names of peers.
+    /// job.control (cancel, pause, retry, resolve, update, fire), object.read, object.write, object.remove. Many
+    /// commands look up what they show or are given: job.read beside job.submit, object.read beside object.write, and
+    /// node.read for the names of peers.
     Mint {
         /// What its holder may do, such as job.submit,job.read
         #[arg(long, value_name = "VERB", value_delimiter = ',', required = true)]

@@ -35,6 +35,7 @@ use quorate_api::ErrorCode;
 use quorate_node::seams::TaskGroup;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::pace::{Pace, Paced};
@@ -89,10 +90,11 @@ impl Door {
         let shutdown = tasks.shutdown_token();
         let app = TowerToHyperService::new(app);
         loop {
+            let opens_at = self.inner.lock().places.opens_at();
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listener, opens_at) => accepted,
             };
             let (stream, from) = match accepted {
                 Ok(accepted) => accepted,
@@ -106,28 +108,30 @@ impl Door {
             };
             // Answers are small and waited for.
             let _ = stream.set_nodelay(true);
-            let (connection, crowded) = self.enter(from);
-            tasks.spawn(connection.run(stream, app.clone(), shutdown.clone()));
-            if crowded {
-                // Those that came before this one may have said by now who they are.
-                tokio::task::yield_now().await;
-            }
+            tasks.spawn(self.enter(from).run(stream, app.clone(), shutdown.clone()));
         }
     }
 
-    /// A new connection, and whether another had to go for it.
-    fn enter(self: &Arc<Self>, from: SocketAddr) -> (Arc<Connection>, bool) {
+    fn enter(self: &Arc<Self>, from: SocketAddr) -> Arc<Connection> {
         let dismissal = CancellationToken::new();
         let mut inner = self.inner.lock();
-        let (id, closed) = inner.places.enter();
+        let (id, closed) = inner.places.enter(Instant::now());
         inner.dismissals.insert(id, dismissal.clone());
         inner.dismiss(closed);
         self.metrics.set_open(inner.places.counts());
         drop(inner);
         let pace = Arc::new(Pace::new(&self.limits));
         let is_known = AtomicBool::new(false);
-        (Arc::new(Connection { door: self.clone(), id, from, pace, dismissal, is_known }), closed.is_some())
+        Arc::new(Connection { door: self.clone(), id, from, pace, dismissal, is_known })
     }
+}
+
+/// The next connection, but not before this instant.
+async fn accept(listener: &TcpListener, opens_at: Option<Instant>) -> io::Result<(TcpStream, SocketAddr)> {
+    if let Some(opens_at) = opens_at {
+        tokio::time::sleep_until(opens_at).await;
+    }
+    listener.accept().await
 }
 
 fn is_of_connection(error: &io::Error) -> bool {

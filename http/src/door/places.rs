@@ -4,7 +4,10 @@
 //! without a token take the places of each other and nobody else's. It holds no socket and no clock: the door performs
 //! what is decided here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::limits::DoorLimits;
 
@@ -45,9 +48,11 @@ pub enum NoPlace {
 pub struct Places {
     connections_max: usize,
     lobby_max: usize,
+    lobby_age_min: Duration,
     kept_max: usize,
     next: u64,
-    lobby: BTreeSet<ConnectionId>,
+    /// With the instants at which they came.
+    lobby: BTreeMap<ConnectionId, Instant>,
     /// Connections with a place of their own. Those between two requests have the instant of the last one's end.
     own: BTreeMap<ConnectionId, Option<u64>>,
     /// The same that are idle, the longest idle first.
@@ -61,9 +66,10 @@ impl Places {
         Self {
             connections_max: limits.connections_max,
             lobby_max: limits.lobby_max,
+            lobby_age_min: limits.lobby_age_min,
             kept_max: limits.kept_places,
             next: 0,
-            lobby: BTreeSet::new(),
+            lobby: BTreeMap::new(),
             own: BTreeMap::new(),
             idle: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -75,14 +81,20 @@ impl Places {
         self.next
     }
 
+    /// When the next connection may enter: `None` while the lobby has room.
+    pub fn opens_at(&self) -> Option<Instant> {
+        let (_, oldest) = self.lobby.first_key_value().filter(|_| self.lobby.len() >= self.lobby_max)?;
+        Some(*oldest + self.lobby_age_min)
+    }
+
     /// A new connection, and the one that has to be closed for it.
-    pub fn enter(&mut self) -> (ConnectionId, Option<ConnectionId>) {
+    pub fn enter(&mut self, now: Instant) -> (ConnectionId, Option<ConnectionId>) {
         let closed = match self.lobby.len() >= self.lobby_max {
-            true => self.lobby.pop_first(),
+            true => self.lobby.pop_first().map(|(id, _)| id),
             false => None,
         };
         let id = ConnectionId(self.tick());
-        self.lobby.insert(id);
+        self.lobby.insert(id, now);
         (id, closed)
     }
 
@@ -97,7 +109,7 @@ impl Places {
         if self.kept.contains_key(&id) {
             return Ok((Place::Kept, None));
         }
-        if !self.lobby.contains(&id) {
+        if !self.lobby.contains_key(&id) {
             return Err(NoPlace::Closed);
         }
         let closed = match self.own.len() >= self.connections_max {
@@ -164,25 +176,41 @@ mod tests {
     #[test]
     fn a_flood_without_a_token_takes_only_the_places_of_its_own_kind() {
         let mut places = places(2, 3, 1);
-        let (caller, _) = places.enter();
+        let (caller, _) = places.enter(Instant::now());
         assert_eq!(places.admit(caller, Need::Brief), Ok((Place::Own, None)));
         let mut closed = Vec::new();
-        let flood: Vec<_> = (0..100).map(|_| places.enter()).collect();
+        let flood: Vec<_> = (0..100).map(|_| places.enter(Instant::now())).collect();
         closed.extend(flood.iter().filter_map(|(_, closed)| *closed));
         assert_eq!(closed.len(), 97, "the oldest of them go");
         assert!(!closed.contains(&caller));
         assert_eq!(places.counts(), [3, 1, 0]);
         // The caller's place stays its own, and a new caller finds one.
         assert_eq!(places.admit(caller, Need::Long), Ok((Place::Own, None)));
-        let (other, _) = places.enter();
+        let (other, _) = places.enter(Instant::now());
         assert_eq!(places.admit(other, Need::Long), Ok((Place::Own, None)));
         assert_eq!(places.admit(closed[0], Need::Brief), Err(NoPlace::Closed));
+    }
+
+    /// Goal: a caller has its time to say who it is, however many come after it.
+    #[test]
+    fn a_full_lobby_opens_when_its_oldest_has_had_its_time() {
+        let mut places = places(1, 2, 0);
+        let began = Instant::now();
+        let later = began + Duration::from_millis(5);
+        let (first, _) = places.enter(began);
+        assert_eq!(places.opens_at(), None);
+        places.enter(later);
+        assert_eq!(places.opens_at(), Some(began + DoorLimits::default().lobby_age_min));
+        places.admit(first, Need::Brief).unwrap();
+        assert_eq!(places.opens_at(), None);
+        places.enter(later);
+        assert_eq!(places.opens_at(), Some(later + DoorLimits::default().lobby_age_min));
     }
 
     #[test]
     fn the_longest_idle_connection_gives_way_and_a_busy_one_never_does() {
         let mut places = places(2, 8, 0);
-        let [first, second, third, fourth] = [(); 4].map(|()| places.enter().0);
+        let [first, second, third, fourth] = [(); 4].map(|()| places.enter(Instant::now()).0);
         for id in [first, second] {
             places.admit(id, Need::Brief).unwrap();
         }
@@ -199,7 +227,7 @@ mod tests {
     #[test]
     fn kept_places_are_for_requests_that_end_by_themselves() {
         let mut places = places(1, 8, 1);
-        let [waits, sends, asks, asks_too] = [(); 4].map(|()| places.enter().0);
+        let [waits, sends, asks, asks_too] = [(); 4].map(|()| places.enter(Instant::now()).0);
         places.admit(waits, Need::Long).unwrap();
         assert_eq!(places.admit(asks_too, Need::Long), Err(NoPlace::Full));
         assert_eq!(places.admit(sends, Need::Body), Ok((Place::Kept, None)));

@@ -16,6 +16,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 const FLOOD: usize = 2_000;
 
+/// The end of a head, and the beginning of the body that it promises.
+const PART_OF_A_BODY: &str = "content-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+
 /// Long enough for a client of a busy machine that does what it should.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -106,11 +109,11 @@ async fn floods_of_connections_delay_nobody_who_has_a_token() {
     let kinds = [
         ("idle", String::new()),
         ("half a head", "GET /v1/node HT".to_owned()),
-        ("part of a body, no token", edge.head("POST /v1/events", false) + "content-length: 1000\r\n\r\n{"),
+        ("part of a body, no token", edge.head("POST /v1/events", false) + PART_OF_A_BODY),
         ("no body, no token", edge.head("POST /v1/objects", false) + "content-length: 999000000000\r\n\r\n"),
         ("events, no token", edge.head("GET /v1/events", false) + "\r\n"),
         ("idle after an answer", edge.head("GET /v1/node", true) + "\r\n"),
-        ("part of a body", edge.head("POST /v1/events", true) + "content-length: 1000\r\n\r\n{"),
+        ("part of a body", edge.head("POST /v1/events", true) + PART_OF_A_BODY),
         ("no body", edge.head("POST /v1/objects", true) + "content-length: 999000000000\r\n\r\n"),
         ("events", edge.head("GET /v1/events", true) + "\r\n"),
     ];
@@ -194,7 +197,7 @@ async fn a_long_wait_and_a_slow_body_outlive_every_deadline() {
 #[tokio::test]
 async fn a_body_that_stalls_is_refused() {
     let edge = Edge::limited(Fake::new(false), short()).await;
-    let head = edge.head("POST /v1/events", true) + "content-length: 1000\r\n\r\n{";
+    let head = edge.head("POST /v1/events", true) + PART_OF_A_BODY;
     let told = rest(&mut edge.sent(&head).await).await;
     assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("too-slow") && told.contains("for 1s"), "{told}");
     let (mut read, mut write) = edge.sent(&head).await.into_split();

@@ -31,8 +31,8 @@ impl TestNet {
 }
 
 /// Goal: a member whose state differs from that of a majority says so, drops it and takes theirs, while the others go
-/// on; it keeps its vote, its log and its place. Method: once without a snapshot of its own, and once with one, which is
-/// as wrong as its state.
+/// on; it keeps its vote, its log and its place. Method: once without a snapshot of its own, and once with one, which
+/// is as wrong as its state.
 #[tokio::test(start_paused = true)]
 async fn a_member_whose_state_differs_takes_that_of_the_others() {
     for with_snapshot in [false, true] {

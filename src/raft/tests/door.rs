@@ -73,10 +73,10 @@ impl TestNet {
     }
 }
 
-/// Goal: no message of one that is no voter moves a vote, a term or a primary, whatever its part in the quorum was once;
-/// and the members elect after a restart. Method: a founder, a standby, a member that was replaced and a stranger send
-/// all three messages, with terms near and far, to each member; one of those was taken in on an invitation that names
-/// them all.
+/// Goal: no message of one that is no voter moves a vote, a term or a primary, whatever its part in the quorum was
+/// once; and the members elect after a restart. Method: a founder, a standby, a member that was replaced and a stranger
+/// send all three messages, with terms near and far, to each member; one of those was taken in on an invitation that
+/// names them all.
 #[tokio::test(start_paused = true)]
 async fn only_voters_speak_raft_to_a_member() {
     let mut net = TestNet::founded_by_a_stranger().await;

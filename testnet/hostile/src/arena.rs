@@ -199,7 +199,7 @@ impl Arena {
         }
     }
 
-    pub fn note(&mut self, what: impl Into<String>) {
+    pub fn note_text(&mut self, what: impl Into<String>) {
         self.notes.push(what.into());
     }
 
@@ -320,8 +320,8 @@ impl Arena {
             let jobs = load.acknowledged.len();
             format!("{jobs} jobs acknowledged, {} refused, the slowest took {:?}", load.refused, load.slowest)
         };
-        self.note(load);
-        self.note(format!("submits after the attack took at most {after:?}, before it {:?}", self.submit_baseline));
+        self.note_text(load);
+        self.note_text(format!("submits after the attack took at most {after:?}, before it {:?}", self.submit_baseline));
         Outcome { broken: self.broken, notes: self.notes, took: self.began.elapsed() }
     }
 
@@ -402,7 +402,7 @@ impl Arena {
                 None => self.broken.push(format!("node {node} has ended: {}", self.testnet.log_tail(node))),
                 Some(rss) => {
                     self.require(within, || format!("node {node} holds {} MiB, before {}", mib(rss), mib(before)));
-                    self.note(format!("node {node}: {} MiB resident, before {}", mib(rss), mib(before)));
+                    self.note_text(format!("node {node}: {} MiB resident, before {}", mib(rss), mib(before)));
                 }
             }
         }

@@ -146,7 +146,7 @@ pub async fn run(binary: &Path, seed: u64, lasts: Duration) -> Result<Outcome, F
             joined?;
         }
     }
-    arena.note(format!("{} mutations by {identities} identities", sent.load(Ordering::Relaxed)));
+    arena.note_text(format!("{} mutations by {identities} identities", sent.load(Ordering::Relaxed)));
     Ok(arena.judge().await)
 }
 

@@ -52,7 +52,7 @@ pub async fn useless(arena: &mut Arena) -> Result<(), Fault> {
             committed += usize::from(matches!(answer, Ok(JobAnswer::Reply(Ok(_)))));
         }
     }
-    arena.note(format!("{committed} of {COMMANDS} were answered with a reply"));
+    arena.note_text(format!("{committed} of {COMMANDS} were answered with a reply"));
     let after = arena.commit(1, quorum, 50).await?;
     let bound = (2.0 * before.p99_ms).max(COMMIT_MAX_MS);
     arena.require(after.failed == 0 && after.p99_ms <= bound, || format!("commits took {after:?}, before {before:?}"));

@@ -45,7 +45,7 @@ pub async fn hold_connections(arena: &mut Arena) -> Result<(), Fault> {
             held.push(stream);
         }
     }
-    arena.note(format!("{} connections were made, {} descriptors are open", held.len(), descriptors(pid)));
+    arena.note_text(format!("{} connections were made, {} descriptors are open", held.len(), descriptors(pid)));
     let api = arena.api(1)?;
     let (began, mut slowest, mut unanswered) = (Instant::now(), Duration::ZERO, 0);
     while began.elapsed() < HELD {

@@ -128,7 +128,7 @@ pub async fn fence_off_primary(arena: &mut Arena) -> Result<(), Fault> {
             leases.extend(workers.iter().map(|worker| (worker.grant.holder.peer, worker.grant.lease)));
         }
     }
-    arena.note(format!("the stranger learnt {} leases", leases.len()));
+    arena.note_text(format!("the stranger learnt {} leases", leases.len()));
     for peer in arena.peers() {
         let lease = leases.get(&peer).copied().unwrap_or_default();
         let id = TaskId { job: JobId { quorum, local: [1; 16] }, step: StepIndex(0), task: TaskIndex(0) };
@@ -150,6 +150,6 @@ pub async fn fence_off_primary(arena: &mut Arena) -> Result<(), Fault> {
     let began = Instant::now();
     let ended = arena.run_job(3_000_000, TASK_MAX).await;
     arena.require(ended, || format!("an honest job did not end within {TASK_MAX:?} after the attack"));
-    arena.note(format!("an honest job took {:?} after the attack", began.elapsed()));
+    arena.note_text(format!("an honest job took {:?} after the attack", began.elapsed()));
     Ok(())
 }

@@ -44,7 +44,7 @@ pub async fn fill_quorum(arena: &mut Arena) -> Result<(), Fault> {
         let request = SubmitRequest { spec: often.clone(), quorum, ..SubmitRequest::default() };
         triggers += usize::from(first.post::<_, SubmitInfo>("/v1/jobs", &request).await.is_ok());
     }
-    arena.note(format!("the first owner has {accepted} tasks and {triggers} triggers"));
+    arena.note_text(format!("the first owner has {accepted} tasks and {triggers} triggers"));
     for round in 0..5 {
         let began = Instant::now();
         let ran = arena.run_job_in(quorum, 4_000_000 + round, 2 * RUN_MAX).await;
@@ -92,7 +92,7 @@ pub async fn compile_bombs(arena: &mut Arena) -> Result<(), Fault> {
         match api.post::<_, SubmitInfo>("/v1/jobs", &request).await {
             Ok(submitted) => bombs.push(submitted.job),
             // Its structure alone may be reason enough.
-            Err(error) => arena.note(format!("a bomb was refused: {error}")),
+            Err(error) => arena.note_text(format!("a bomb was refused: {error}")),
         }
     }
     let mut most = 0u64;
@@ -115,7 +115,7 @@ pub async fn compile_bombs(arena: &mut Arena) -> Result<(), Fault> {
     arena.require(left.is_empty(), || format!("{} bombs go on after {BOMB_MAX:?}", left.len()));
     let grown = most.saturating_sub(before);
     arena.require(grown <= COMPILE_GROWTH_MAX, || format!("nodes and their children grew by {} MiB", grown >> 20));
-    arena.note(format!("nodes and their children grew by {} MiB", grown >> 20));
+    arena.note_text(format!("nodes and their children grew by {} MiB", grown >> 20));
     for job in left {
         let _ = api.post::<_, serde_json::Value>(&format!("/v1/jobs/{job}/cancel"), &serde_json::json!({})).await;
     }

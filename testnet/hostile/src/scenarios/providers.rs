@@ -98,7 +98,7 @@ pub async fn flood(arena: &mut Arena) -> Result<(), Fault> {
     arena.testnet.restart(5).await?;
     let began = Instant::now();
     arena.testnet.wait_meshed(Duration::from_secs(20)).await?;
-    arena.note(format!("a node that restarted was known to all after {:?}", began.elapsed()));
+    arena.note_text(format!("a node that restarted was known to all after {:?}", began.elapsed()));
     let kept = "quorate_network_provider_records";
     for node in arena.testnet.indices() {
         let metrics = arena.api(node)?.text("/metrics").await?;

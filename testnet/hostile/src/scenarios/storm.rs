@@ -97,7 +97,7 @@ pub async fn everything(arena: &mut Arena) -> Result<(), Fault> {
         Arena::wait(LASTS, || async { arena.commit(entry, quorum, 1).await.ok().filter(|bench| bench.failed == 0) });
     let committed = committed.await;
     arena.require(committed.is_some(), || "nothing commits without the primary that was cut off".to_owned());
-    arena.note(format!("committed {:?} after the primary was cut off", cut.elapsed()));
+    arena.note_text(format!("committed {:?} after the primary was cut off", cut.elapsed()));
     arena.testnet.heal().await?;
     while let Some(joined) = storm.join_next().await {
         joined?;
