@@ -137,6 +137,9 @@ impl Placement {
             match self.0.parts.client.query(quorum, Query::Quorum, false, CHOICE_DEADLINE + 8 * slowest).await {
                 Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none(),
                 Err(ClientError::NoPrimary { .. }) if began.elapsed() < ELECTION_PATIENCE => (),
+                // Members hold the question until they have elected, and may be asked for a proof first.
+                Err(ClientError::Unreachable { .. })
+                    if began.elapsed() < ELECTION_PATIENCE && self.has_live_member(quorum) => {}
                 // A member that has just lost its primary may hear no majority either, and over slow links the members
                 // hold the question for longer than it may take.
                 Err(ClientError::Paused { .. } | ClientError::Unknown { .. } | ClientError::Unreachable { .. })
@@ -147,6 +150,13 @@ impl Placement {
                 }
             }
         }
+    }
+
+    /// Whether a member that is known here is connected, and not known to be away.
+    fn has_live_member(&self, quorum: QuorumId) -> bool {
+        let (net, knowledge) = (&self.0.parts.net, &self.0.parts.knowledge);
+        let members = knowledge.quorum(quorum).map(|advert| advert.members).unwrap_or_default();
+        members.iter().any(|member| net.is_connected(member.peer) && !net.is_absent(member.peer))
     }
 
     /// Of all connected peers. A question takes several: a member answers, names the primary, and that one asks the
