@@ -8,12 +8,14 @@ pub const CONNECTIONS_MAX: usize = 256;
 
 /// Connections that have not shown a token yet. When there are more, the oldest of them is closed, once it has had
 /// [`LOBBY_AGE_MIN`]: a caller with a token needs its place for a moment.
-pub const LOBBY_MAX: usize = 512;
+pub const LOBBY_MAX: usize = 256;
 
 /// How long a connection has for its first request, whatever comes after it. A full lobby accepts nobody sooner, so
-/// that a flood waits in the socket's backlog: at this rate (20,000 connections a second) it holds a twentieth of a
-/// second of them.
-pub const LOBBY_AGE_MIN: Duration = Duration::from_millis(25);
+/// that a flood waits in the socket's backlog: of 1,024 connections, a tenth of a second at this rate.
+pub const LOBBY_AGE_MIN: Duration = Duration::from_millis(20);
+
+/// A full lobby opens for many at once: timers count whole milliseconds.
+pub const LOBBY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Places beyond the others, for requests that end by themselves: what the command line and a scrape ask works on a
 /// node all of whose places are held by callers that wait, follow or send. As many again are for those that end by

@@ -90,7 +90,7 @@ impl Door {
         let shutdown = tasks.shutdown_token();
         let app = TowerToHyperService::new(app);
         loop {
-            let opens_at = self.inner.lock().places.opens_at();
+            let opens_at = self.inner.lock().places.opens_at(Instant::now());
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,

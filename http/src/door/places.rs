@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::limits::DoorLimits;
+use super::super::limits::{DoorLimits, LOBBY_PAUSE};
 
 /// A connection, in the order in which they were accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,10 +81,11 @@ impl Places {
         self.next
     }
 
-    /// When the next connection may enter: `None` while the lobby has room.
-    pub fn opens_at(&self) -> Option<Instant> {
+    /// When the lobby opens again, for as long as it is full of connections that have not had their time.
+    pub fn opens_at(&self, now: Instant) -> Option<Instant> {
         let (_, oldest) = self.lobby.first_key_value().filter(|_| self.lobby.len() >= self.lobby_max)?;
-        Some(*oldest + self.lobby_age_min)
+        let opens_at = *oldest + self.lobby_age_min;
+        (now < opens_at).then_some(opens_at + LOBBY_PAUSE)
     }
 
     /// A new connection, and the one that has to be closed for it.
@@ -196,15 +197,17 @@ mod tests {
     fn a_full_lobby_opens_when_its_oldest_has_had_its_time() {
         let mut places = places(1, 2, 0);
         let began = Instant::now();
-        let later = began + Duration::from_millis(5);
+        let age_min = DoorLimits::default().lobby_age_min;
+        let later = began + age_min / 2;
         let (first, _) = places.enter(began);
-        assert_eq!(places.opens_at(), None);
+        assert_eq!(places.opens_at(later), None);
         places.enter(later);
-        assert_eq!(places.opens_at(), Some(began + DoorLimits::default().lobby_age_min));
+        assert_eq!(places.opens_at(later), Some(began + age_min + LOBBY_PAUSE));
+        assert_eq!(places.opens_at(began + age_min), None, "the oldest gives way");
         places.admit(first, Need::Brief).unwrap();
-        assert_eq!(places.opens_at(), None);
+        assert_eq!(places.opens_at(later), None);
         places.enter(later);
-        assert_eq!(places.opens_at(), Some(later + DoorLimits::default().lobby_age_min));
+        assert_eq!(places.opens_at(later), Some(later + age_min + LOBBY_PAUSE));
     }
 
     #[test]
