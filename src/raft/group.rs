@@ -73,6 +73,8 @@ pub struct Group {
     pub proposals: mpsc::Sender<Proposal>,
     /// Held while a snapshot is fetched: one at a time.
     pub receiving: tokio::sync::Mutex<()>,
+    /// Held by whoever changes the members, from the decision to the end: what one begins nobody else undoes.
+    pub changing: Arc<tokio::sync::Mutex<()>>,
     clocks: Arc<NodeClocks>,
     created_at: Option<Millis>,
     record: Mutex<GroupRecord>,
@@ -142,6 +144,7 @@ impl Group {
             snapshots,
             proposals,
             receiving: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             clocks,
             created_at,
             record: Mutex::new(record),

@@ -111,11 +111,13 @@ impl Driver {
                 self.start(group.clone(), |host, group| async move { check_own_membership(&host, &group).await });
             }
             if group.leading().is_some() {
+                let Ok(turn) = group.changing.clone().try_lock_owned() else { continue };
                 let Some(change) = self.decide(&group) else { continue };
                 self.start(group, |host, group| async move {
                     if let Err(error) = perform(&host, &group, change).await {
                         tracing::warn!(quorum = %group.id, %error, "a change of the members failed; it is tried again");
                     }
+                    drop(turn);
                 });
             }
         }

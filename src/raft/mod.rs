@@ -507,6 +507,7 @@ impl Quorum {
     pub async fn replace(&self, lost: MemberId, with: Approval) -> Result<(), QuorumError> {
         let group = self.group()?;
         let newcomer = with.member();
+        let _turn = group.changing.lock().await;
         self.host.seams.tasks.scope(membership::swap(&self.host, group, lost, newcomer, with)).await
     }
 }

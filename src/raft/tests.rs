@@ -238,8 +238,9 @@ impl TestNet {
         .await;
     }
 
+    /// Of those that run and are members.
     fn terms(&self) -> Vec<Term> {
-        self.running().map(|node| node.quorum().view().term).collect()
+        self.running().filter_map(|node| Some(node.host().quorum(quorum_id())?.view().term)).collect()
     }
 }
 

@@ -293,8 +293,6 @@ fn what_a_program_writes_is_counted_wherever_it_is() {
             format!("mkdir tmp/d; rm -r out; ln -s tmp/d out; {mib} > out/one; {mib} > out/two"),
             "1536 KiB",
         ),
-        ("many files", "cd tmp; seq 70000 | xargs touch".to_owned(), "65536 files"),
-        ("many folders", "cd tmp; seq 70000 | xargs mkdir".to_owned(), "65536 files"),
         ("deep folders", "mkdir -p out/$(seq -s / 99)".to_owned(), "64 deep"),
     ];
     in_node(async {

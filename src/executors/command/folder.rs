@@ -112,6 +112,10 @@ pub(super) enum CountError {
 /// Counts what is in a folder while a program may be at work there. Links are counted and not followed. What goes away
 /// meanwhile is no error; what cannot be counted is one, because a program that makes it so would have no limit.
 pub(super) fn count(root: &Path) -> Result<Contents, CountError> {
+    count_within(root, ENTRIES_MAX)
+}
+
+fn count_within(root: &Path, entries_max: usize) -> Result<Contents, CountError> {
     let (mut found, mut shared) = (Contents::default(), BTreeSet::new());
     let mut folders = vec![(root.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -132,8 +136,8 @@ pub(super) fn count(root: &Path) -> Result<Contents, CountError> {
                 Err(error) => return Err(error.into()),
             };
             found.entries += 1;
-            if found.entries > ENTRIES_MAX {
-                return Err(CountError::TooMuch(format!("a task may have {ENTRIES_MAX} files and folders at once")));
+            if found.entries > entries_max {
+                return Err(CountError::TooMuch(format!("a task may have {entries_max} files and folders at once")));
             }
             match entry.metadata() {
                 Ok(about) if about.is_dir() && depth >= DEPTH_MAX => {
@@ -281,4 +285,26 @@ pub(super) fn kill_of(root: &Path) -> usize {
 fn path_of(bytes: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: everything with a name counts, at any depth, up to the bound and not beyond.
+    #[test]
+    fn files_folders_and_links_are_counted_up_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("file"), [0; 100]).unwrap();
+        fs::hard_link(inner.join("file"), dir.path().join("same file")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
+        assert_eq!(count_within(dir.path(), 5).unwrap(), Contents { bytes: 100, entries: 5 });
+        for more in ["one.txt", "two"] {
+            fs::create_dir(inner.join(more)).unwrap();
+        }
+        let error = count_within(dir.path(), 6).unwrap_err();
+        assert!(matches!(&error, CountError::TooMuch(reason) if reason.contains("6 files and folders")), "{error}");
+    }
 }

@@ -13,6 +13,7 @@ use quorate_protocols::quorum::{RaftAnswer, Refusal};
 use super::*;
 use crate::raft::copies::BYTES_MAX;
 use crate::raft::door::{check_answer, check_voted};
+use crate::raft::log_store::Trees;
 use crate::raft::network::{AppendBody, SnapshotBody};
 use crate::raft::snapshot::name_of;
 use crate::raft::types::{Entry, LogId, SnapshotList, SnapshotMeta, Vote};
@@ -364,9 +365,9 @@ async fn a_snapshot_that_is_too_large_is_refused_and_given_up_ones_are_deleted()
         Ok::<_, NetError>(reason)
     };
     let kept = |net: &TestNet| {
-        let trees = net.nodes[1].disk.copy_records();
-        let chunks = trees.into_iter().filter(|(tree, _)| tree.ends_with(".chunks"));
-        chunks.flat_map(|(_, rows)| rows.into_values()).map(|chunk| chunk.len()).sum::<usize>()
+        let (kv, tree) = (net.nodes[1].disk.disk().kv, Trees::of(quorum_id()).chunks);
+        let chunks = kv.range(&tree, &[], &[0xff; 33], usize::MAX, usize::MAX).unwrap();
+        chunks.iter().map(|(_, chunk)| chunk.len()).sum::<usize>()
     };
     let most = BYTES_MAX / CHUNK;
     for round in 0..3 {

@@ -110,6 +110,9 @@ fn run_election(bytes: &[u8]) -> Trail {
     let majority = |view: &View, voices: &BTreeSet<MemberId>| {
         !view.configurations.is_empty() && view.configurations.iter().all(|voters| voters.is_majority(voices))
     };
+    // Whoever leads without being a voter is followed by nobody.
+    let followed =
+        |view: &View| view.primary.filter(|primary| view.configurations.iter().any(|voters| voters.contains(*primary)));
     for step in steps(bytes) {
         now = Millis(now.0 + (step.wide(7) >> 40));
         let from = member(step.byte(1) % PEERS);
@@ -147,7 +150,7 @@ fn run_election(bytes: &[u8]) -> Trail {
                 let answer = election.answer(now, &view, &question);
                 trail.mark_variant("answer", &answer);
                 if let LivenessAnswer::PreVote { granted: true, .. } = answer {
-                    let sees = view.primary.is_some_and(|primary| {
+                    let sees = followed(&view).is_some_and(|primary| {
                         primary != from && view.primary_leads && !view.suspected.contains(&primary)
                     });
                     assert!(!sees || question.term > view.term, "let go of a primary that it sees");
@@ -157,7 +160,7 @@ fn run_election(bytes: &[u8]) -> Trail {
             }
             _ => ElectionInput::Tick,
         };
-        let healthy = view.primary.is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
+        let healthy = followed(&view).is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
         let is_voter = view.configurations.iter().any(|voters| voters.contains(me));
         // A quorum of one asks nobody; a win outlives a change of the voters until it is used.
         is_won |= majority(&view, &BTreeSet::from([me]));
