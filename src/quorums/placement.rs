@@ -16,6 +16,7 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::limits::STANDBYS;
+use quorate_protocols::approval::limits::{MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES};
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::certificate::Founding;
@@ -36,13 +37,8 @@ use super::{ClientError, PlacementError, RoundError};
 use crate::raft::QuorumHost;
 use crate::seams::{Entropy, Net, TaskGroup};
 
-/// What a member sets aside for one quorum: its log between snapshots, and its state in memory. Guesses, to be
-/// replaced by what `bench idle` measures.
-const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
-const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
-
-/// A promise to be a member is used within seconds. The approver then makes it last for as long as its node is a
-/// member, and the primary prolongs those of the standbys.
+/// A promise to be a member is used within seconds, and lasts so long from then. The approver makes it last for as long
+/// as its node is a member, and the primary prolongs those of the standbys.
 pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 
 /// Drawn quorums that are asked before a new one is formed.

@@ -96,6 +96,10 @@ const _: () = assert!(TERM_MAX < u64::MAX - TERM_JUMP_MAX);
 /// Quorums one node may be a member of.
 pub const QUORUMS_PER_NODE_MAX: usize = 4_096;
 
+/// Those of them that one peer may have asked the node for, as their founder or their primary: many times what an
+/// honest peer founds, for it founds one only when those that it knows are full.
+pub const QUORUMS_PER_ASKER_MAX: usize = QUORUMS_PER_NODE_MAX / 16;
+
 /// Objects of one quorum.
 pub const OBJECTS_MAX: usize = 100_000;
 

@@ -19,6 +19,12 @@ pub const PEER_MEMORY_BYTES: u64 = 64 * MIB;
 /// Streams of one peer: every protocol's quota, with room.
 pub const PEER_STREAMS: u64 = 64;
 
+/// Memory of the node, in percent, that leases can take for work, and for being a member of quorums. A column takes
+/// none. A fifth is left for the frames of consensus, whatever peers ask for.
+const JOBS_MEMORY_PERCENT: u64 = 50;
+const QUORUMS_MEMORY_PERCENT: u64 = 30;
+const _: () = assert!(JOBS_MEMORY_PERCENT + QUORUMS_MEMORY_PERCENT <= 80);
+
 /// Disk that is never promised, so that logs, the record store and other programs go on: a twentieth of the disk, but
 /// not more than this.
 pub const DISK_MARGIN_BYTES_MAX: u64 = 1024 * MIB;
@@ -103,7 +109,8 @@ impl Limits {
             (Service::Network, most(60)),
             (Service::Pieces, most(60)),
             (Service::Objects, most(60)),
-            (Service::Jobs, most(50)),
+            (Service::Jobs, most(JOBS_MEMORY_PERCENT)),
+            (Service::Quorums, most(QUORUMS_MEMORY_PERCENT)),
             (Service::Api, most(25)),
         ]);
         Self {
