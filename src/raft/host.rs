@@ -12,6 +12,7 @@ use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::certificate::{Founding, Tip};
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::liveness::Latency;
+use quorate_protocols::quorum::budget::Budgets;
 use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX};
 use quorate_protocols::quorum::request::{MembershipStatement, SignedMembership};
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
@@ -85,6 +86,8 @@ pub struct Inner {
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
     pub clocks: Arc<NodeClocks>,
+    /// What other peers may still propose here.
+    pub budgets: Mutex<Budgets>,
     /// Peers that liveness suspects, and since when on the monotonic clock.
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
@@ -136,6 +139,7 @@ impl Inner {
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
             clocks,
+            budgets: Mutex::default(),
             suspected: Mutex::default(),
             denied: Mutex::default(),
             membership_leases: OnceLock::new(),

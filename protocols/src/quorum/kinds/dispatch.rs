@@ -239,6 +239,23 @@ macro_rules! dispatch {
                     $($(#[$meta])* Kind::$kind => super::$get::$kind::control(cx, by, command),)*
                 })
             }
+            /// Refuses a command that only one kind has, for what can be seen before it enters the log.
+            pub(in crate::quorum) fn check_kind_command(
+                &self,
+                by: PeerId,
+                job: JobId,
+                command: &KindCommand,
+            ) -> Result<(), Rejection> {
+                let record = self.jobs.run_for(job, RunCommand::Own(command.name()))?;
+                if record.spec.kind() != command.kind() {
+                    return Err(record.is_not_for(RunCommand::Own(command.name())));
+                }
+                match command {
+                    $($(#[$meta])* KindCommand::$kind(command) => {
+                        super::$get::$kind::check_command(record, by, command)
+                    })*
+                }
+            }
             /// A command that only one kind has.
             pub(in crate::quorum) fn apply_kind(
                 &mut self,
@@ -247,10 +264,7 @@ macro_rules! dispatch {
                 command: &KindCommand,
                 events: &mut Vec<Event>,
             ) -> Applied {
-                let record = self.jobs.run_for(job, RunCommand::Own(command.name()))?;
-                if record.spec.kind() != command.kind() {
-                    return Err(record.is_not_for(RunCommand::Own(command.name())));
-                }
+                self.check_kind_command(by, job, command)?;
                 self.with_cx(job, events, |cx| match command {
                     $($(#[$meta])* KindCommand::$kind(command) => super::$get::$kind::command(cx, by, command),)*
                 })

@@ -6,7 +6,7 @@ use super::{ABANDON, ADD_HOLDERS, COLUMN_FAILED, FAIL, of, run_mut, unused};
 use crate::approval::Grant;
 use crate::ids::{Attempt, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::limits::{HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX};
-use crate::job::record::RunState;
+use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::StoreSpec;
 use crate::job::store::SegmentProgress;
 use crate::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
@@ -95,9 +95,8 @@ pub(super) fn attach(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
     })))
 }
 
-pub(super) fn progress(cx: &mut RunCx<'_>, uploader: (PeerId, Attempt), segments: &[SegmentProgress]) -> Applied {
+pub(super) fn progress(cx: &mut RunCx<'_>, segments: &[SegmentProgress]) -> Applied {
     let (now, room) = (cx.wall(), cx.objects().hash_room());
-    check_uploader(cx, uploader)?;
     let (spec, run) = of(cx)?;
     let (limit, columns) = (segments_max(spec), run.columns.len());
     let mut seen = BTreeMap::new();
@@ -138,15 +137,8 @@ pub(super) fn progress(cx: &mut RunCx<'_>, uploader: (PeerId, Attempt), segments
     column_summary(cx)
 }
 
-pub(super) fn column_failed(
-    cx: &mut RunCx<'_>,
-    uploader: (PeerId, Attempt),
-    column: PieceIndex,
-    attempt: Attempt,
-    reason: &str,
-) -> Applied {
+pub(super) fn column_failed(cx: &mut RunCx<'_>, column: PieceIndex, attempt: Attempt, reason: &str) -> Applied {
     let (job, now) = (cx.job(), cx.wall());
-    check_uploader(cx, uploader)?;
     let run = run_mut(cx)?;
     let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
     if attempt > target.attempt {
@@ -183,12 +175,9 @@ pub(super) fn column_failed(
     column_summary(cx)
 }
 
-pub(super) fn fail(cx: &mut RunCx<'_>, uploader: Option<(PeerId, Attempt)>, reason: &str) -> Applied {
+pub(super) fn fail(cx: &mut RunCx<'_>, reason: &str) -> Applied {
     if cx.record()?.state == RunState::Failed {
         return Ok(CommandReply::Done);
-    }
-    if let Some(uploader) = uploader {
-        check_uploader(cx, uploader)?;
     }
     end(cx, FAIL, RunState::Failed, Some(reason.to_owned()), &format!("failed: {reason}"));
     Ok(CommandReply::Done)
@@ -244,10 +233,11 @@ pub(super) fn end(cx: &mut RunCx<'_>, by: RunCommand, to: RunState, reason: Opti
     cx.end(by, to, reason, what);
 }
 
-pub(super) fn check_uploader(cx: &RunCx<'_>, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
-    let (_, run) = of(cx)?;
+pub(super) fn check_uploader(record: &JobRecord, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
+    let job = record.job;
+    let (_, run) = record.store().ok_or(Rejection::UnknownJob { job })?;
     if by != run.uploader {
-        return Err(Rejection::NotUploader { job: cx.job(), by });
+        return Err(Rejection::NotUploader { job, by });
     }
     if attempt != run.upload_attempt {
         return Err(Rejection::StaleAttempt { given: attempt, current: run.upload_attempt });
