@@ -10,7 +10,7 @@ use crate::approval::Grant;
 use crate::approval::{Approval, Statement, Subject};
 use crate::capacity::Requirement;
 use crate::ids::*;
-use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
+use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX, UPLOAD_SILENT_MAX};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::store::ColumnState;
@@ -265,7 +265,12 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     quorum.add(1, &[1, 2, 3]).unwrap();
     let report = |upload_attempt, segments| Command::store(job(1), StoreCommand::Progress { upload_attempt, segments });
     quorum.apply(peer(0), report(Attempt(1), vec![progress(0, 1, &[(0, 1)])])).unwrap();
-    let attached = quorum.apply(peer(5), Command::store(job(1), StoreCommand::Attach)).unwrap();
+    // While the upload goes on nobody else breaks it off. Whoever submitted it may, and others once it is silent.
+    let attach = || Command::store(job(1), StoreCommand::Attach);
+    let heard = quorum.state.time.0;
+    let refused = quorum.apply_at(peer(5), attach(), heard + UPLOAD_SILENT_MAX.as_millis() as u64 - 1);
+    assert!(matches!(&refused, Err(Rejection::Invalid { reason }) if reason.contains("takes over")), "{refused:?}");
+    let attached = quorum.apply_at(peer(5), attach(), heard + UPLOAD_SILENT_MAX.as_millis() as u64).unwrap();
     let CommandReply::Attached(attached) = attached else { panic!("{attached:?}") };
     assert_eq!((attached.upload_attempt, attached.segments.len()), (Attempt(2), 1));
     assert_eq!(attached.columns[0].stored, [true]);

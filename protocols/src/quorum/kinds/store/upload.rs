@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{ABANDON, ADD_HOLDERS, COLUMN_FAILED, FAIL, of, run_mut, unused};
 use crate::approval::Grant;
 use crate::ids::{Attempt, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use crate::job::limits::{HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX};
+use crate::job::limits::{
+    HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX, UPLOAD_SILENT_MAX,
+};
 use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::StoreSpec;
 use crate::job::store::SegmentProgress;
@@ -80,7 +82,19 @@ pub(super) fn add_holders(cx: &mut RunCx<'_>, grants: &[Grant], exhausted: bool)
 }
 
 pub(super) fn attach(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
-    let now = cx.wall();
+    let (now, owner) = (cx.wall(), cx.record()?.owner);
+    let (_, run) = of(cx)?;
+    let silent = now.since(run.upload_seen_at);
+    if by != owner && by != run.uploader && silent < UPLOAD_SILENT_MAX {
+        return Err(invalid(format!(
+            "{} uploads job {} and was heard {} s ago: another peer than {owner}, which submitted it, takes over after {} s \
+             without a sign of it",
+            run.uploader,
+            cx.job(),
+            silent.as_secs(),
+            UPLOAD_SILENT_MAX.as_secs()
+        )));
+    }
     let run = run_mut(cx)?;
     run.uploader = by;
     run.upload_attempt.0 = run.upload_attempt.0.saturating_add(1);
