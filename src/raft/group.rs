@@ -377,6 +377,7 @@ impl Group {
                 jobs_live,
                 jobs_ended,
                 objects,
+                room: applied.state.room(),
                 level: applied.state.level(),
                 time: applied.state.wall(),
                 clock_apart_ms: None,

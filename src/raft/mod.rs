@@ -561,6 +561,7 @@ fn departed_view(membership: &SignedMembership) -> QuorumView {
         jobs_live: 0,
         jobs_ended: 0,
         objects: 0,
+        room: 0,
         level: 0,
         time: Default::default(),
         clock_apart_ms: None,

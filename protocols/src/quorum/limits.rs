@@ -123,6 +123,9 @@ pub const QUORUMS_PER_ASKER_MAX: usize = QUORUMS_PER_NODE_MAX / 16;
 /// Objects of one quorum.
 pub const OBJECTS_MAX: usize = 100_000;
 
+/// Objects of one quorum on which one owner has a claim.
+pub const OWNER_OBJECTS_MAX: usize = OBJECTS_MAX / 2;
+
 /// Standbys that one quorum remembers.
 pub const STANDBYS_MAX: usize = 16;
 

@@ -38,6 +38,7 @@ mod precheck;
 mod queries;
 pub mod reply;
 pub mod request;
+mod shares;
 pub mod snapshot;
 pub mod state;
 mod steps;

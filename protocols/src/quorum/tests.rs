@@ -10,7 +10,9 @@ use crate::approval::Grant;
 use crate::approval::{Approval, Statement, Subject};
 use crate::capacity::Requirement;
 use crate::ids::*;
-use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX, UPLOAD_SILENT_MAX};
+use crate::job::limits::{
+    JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, OWNER_JOBS_MAX, PAGE_MAX, UPLOAD_SILENT_MAX,
+};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::store::ColumnState;
@@ -578,17 +580,44 @@ fn lists_have_the_newest_first_and_nothing_that_is_gone() {
     assert_eq!(jobs(&quorum.state), [7, 9, 1].map(job), "a job stays while its object does");
 }
 
+/// Goal: one owner fills half of a quorum, and another finds the rest. What ends makes room again.
+#[test]
+fn live_jobs_of_one_owner_are_a_half() {
+    let mut state = QuorumState::new(QUORUM);
+    let id = |number: u32| {
+        let mut local = [0; 16];
+        local[..4].copy_from_slice(&number.to_be_bytes());
+        JobId { quorum: QUORUM, local }
+    };
+    let submit = |by, number| (by, Command::Job(id(number), JobCommand::Submit { spec: spec() }));
+    let mut apply = |commands| state.apply(LogIndex(1), &Batch::at(Millis(1), commands)).0.replies;
+    let replies = apply((0..OWNER_JOBS_MAX as u32).map(|number| submit(peer(0), number)).collect());
+    assert!(replies.iter().all(Result::is_ok));
+    let next = OWNER_JOBS_MAX as u32;
+    let replies = apply(vec![
+        submit(peer(0), next),
+        submit(peer(1), next),
+        (peer(0), Command::Job(id(0), JobCommand::Cancel)),
+        submit(peer(0), next + 1),
+    ]);
+    let full = Rejection::Full { what: "live jobs of one owner".to_owned(), limit: OWNER_JOBS_MAX };
+    assert_eq!(replies[0], Err(full));
+    assert!(replies[1..].iter().all(Result::is_ok), "{replies:?}");
+    state.check_invariants().unwrap();
+}
+
 #[test]
 fn live_jobs_are_limited() {
     let mut state = QuorumState::new(QUORUM);
     let commands = (0..=JOBS_LIVE_MAX as u32).map(|number| {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&number.to_be_bytes());
-        (peer(0), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
+        (peer((number % 2) as u8), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
     });
+    assert!(state.room() > 0);
     let (reply, _) = state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     let full = Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX };
-    assert_eq!(reply.replies.last(), Some(&Err(full)));
+    assert_eq!((reply.replies.last(), state.room()), (Some(&Err(full)), 0));
     // Pages are capped, follow on each other and end.
     let (mut after, mut seen) = (None, 0);
     loop {

@@ -45,12 +45,12 @@ impl QuorumState {
         check_spec(spec, bytes)?;
         match spec {
             JobSpec::Once(work) => {
-                self.jobs.check_live_room()?;
-                self.check_kind_room(work, bytes)?;
+                self.jobs.check_live_room(by)?;
+                self.check_kind_room(by, work, bytes)?;
             }
             JobSpec::Triggered(spec) => {
-                self.check_trigger_room(spec)?;
-                self.tasks.check_bytes(bytes)?;
+                self.check_trigger_room(by, spec)?;
+                self.tasks.check_bytes(by, bytes)?;
             }
         }
         Ok(None)

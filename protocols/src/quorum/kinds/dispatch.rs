@@ -20,7 +20,6 @@ use crate::quorum::reply::Rejection;
 use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
 use crate::quorum::uses::Part;
-use crate::task::limits::TASKS_MAX;
 use crate::task::record::RunTasks;
 use crate::task::spec::Call;
 use crate::task::spec::TaskInput;
@@ -390,15 +389,20 @@ impl QuorumState {
         self.jobs.get(&job).filter(|record| record.trigger().is_none()).map(|record| record.spec.kind())
     }
 
-    /// Refuses a run that weighs more than the quorum has room for.
-    pub(in crate::quorum) fn check_kind_room(&self, work: &WorkSpec, spec_bytes: usize) -> Result<(), Rejection> {
+    /// Refuses a run that weighs more than the quorum has room for, or its owner's share of it.
+    pub(in crate::quorum) fn check_kind_room(
+        &self,
+        owner: PeerId,
+        work: &WorkSpec,
+        spec_bytes: usize,
+    ) -> Result<(), Rejection> {
         let Weight { tasks, bytes } = work.weight(spec_bytes);
-        if tasks > 0 && self.tasks.live_tasks_total() + tasks > TASKS_MAX {
-            return Err(Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX });
+        if tasks > 0 {
+            self.tasks.check_tasks(owner, tasks)?;
         }
         match bytes {
             0 => Ok(()),
-            bytes => self.tasks.check_bytes(bytes),
+            bytes => self.tasks.check_bytes(owner, bytes),
         }
     }
 

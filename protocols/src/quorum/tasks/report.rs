@@ -241,7 +241,8 @@ impl PoolCx<'_> {
         if output.bytes != bytes.len() as u64 || output.digest.0 != *blake3::hash(bytes).as_bytes() {
             return refuse("the bytes are not those of the digest");
         }
-        if self.tasks.check_bytes(bytes.len()).is_err() {
+        let owner = self.jobs.get(&task.id.job).map(|record| record.owner).unwrap_or_default();
+        if self.tasks.check_bytes(owner, bytes.len()).is_err() {
             return Err(ReportRefusal::RecordFull);
         }
         if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
