@@ -24,7 +24,7 @@ fn memory_limits(system: u64, service: u64, peer: u64) -> Limits {
 }
 
 fn peer(n: u8) -> Scope {
-    Scope::Peer(PeerId([n; 32]))
+    Scope::Peer("/a/1", PeerId([n; 32]))
 }
 
 fn job(n: u8) -> JobId {
@@ -101,7 +101,7 @@ fn scopes_that_remotes_can_make_are_bounded_and_vanish_when_empty() {
     let scope = |n: usize| {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&n.to_le_bytes());
-        Scope::Peer(PeerId(id))
+        Scope::Peer("/a/1", PeerId(id))
     };
     for n in 0..SCOPES_MAX {
         tree.reserve(scope(n), Amounts::memory(1)).unwrap();
