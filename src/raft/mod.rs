@@ -417,8 +417,9 @@ impl Quorum {
             Ok(Err(_)) | Err(_) => Err(QuorumError::Unknown { after: deadline, reason: None }),
         }
     }
-    /// Takes a command from the budget of its author. What this node proposes itself has none: it is its duty.
-    fn charge(&self, by: PeerId, bytes: usize) -> Result<(), QuorumError> {
+    /// Takes a command from the budget of its author, or of whom it is proposed for. What this node proposes itself has
+    /// none: it is its duty.
+    pub fn charge(&self, by: PeerId, bytes: usize) -> Result<(), QuorumError> {
         if by == self.host.identity.peer() {
             return Ok(());
         }
