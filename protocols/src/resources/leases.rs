@@ -1,11 +1,11 @@
 //! Reservations with an end: what an approver has promised, to whom, until when.
 //!
 //! Time is the approver's monotonic clock, so a wall clock that jumps ends nothing. A lease that nobody uses ends soon
-//! ([`UNUSED_LEASE_MAX`]), however long it was asked for. The first use gives it its whole duration; from then on it ends
-//! by itself unless it is renewed or *converted* into a lasting hold (a column that became part of an object). What one
-//! asker may have here is bounded: leases, those of them that it does not use, and their disk. The core counts nothing
-//! else: whoever grants a lease has reserved what it needs, and gives that back when [`Leases`] hands the lease out
-//! again.
+//! ([`UNUSED_LEASE_MAX`]), however long it was asked for. The first use gives it its whole duration; from then on it
+//! ends by itself unless it is renewed or *converted* into a lasting hold (a column that became part of an object).
+//! What one asker may have here is bounded: leases, those of them that it does not use, and their disk. The core counts
+//! nothing else: whoever grants a lease has reserved what it needs, and gives that back when [`Leases`] hands the lease
+//! out again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
