@@ -475,13 +475,13 @@ impl Group {
     /// Takes a snapshot, and lets go of the log before it, whenever the log has become heavy: openraft counts entries.
     async fn compact_by_bytes(group: Arc<Self>) {
         let (sizes, heavy) = &*group.log.sizes;
-        let is_heavy = || sizes.lock().bytes() >= LOG_BYTES_MAX;
         loop {
+            let is_heavy = sizes.lock().bytes() >= LOG_BYTES_MAX;
             tokio::select! {
                 biased;
                 () = group.stop.cancelled() => return,
-                () = heavy.notified(), if !is_heavy() => continue,
-                () = tokio::time::sleep(COMPACT_PAUSE), if is_heavy() => (),
+                () = heavy.notified(), if !is_heavy => continue,
+                () = tokio::time::sleep(COMPACT_PAUSE), if is_heavy => (),
             }
             let (surplus, applied) = (sizes.lock().end_of_surplus(LOG_BYTES_KEPT), group.applied());
             let taken = group.raft.wait(None);

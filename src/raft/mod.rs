@@ -2,8 +2,8 @@
 //!
 //! A [`QuorumHost`] runs one [`group::Group`] per quorum, on one network, one store and one liveness layer:
 //!
-//! - `log_store`, `log_sizes`, `rollback_guard`, `snapshot`, `state_machine`: what a member remembers, how it notices that
-//!   it forgot, and when its log is cut;
+//! - `log_store`, `log_sizes`, `rollback_guard`, `snapshot`, `state_machine`: what a member remembers, how it notices
+//!   that it forgot, and when its log is cut;
 //! - `network`, `server`, `host`: raft's messages out and in, and the founding of quorums;
 //! - `door`: which of those messages are taken, and from whom;
 //! - `agreement`, `copies`: members that differ, and how the one that is wrong gets the state of the others;
@@ -429,8 +429,8 @@ impl Quorum {
             QuorumError::TooFast { by, wait }
         })
     }
-    /// The reply to a command that changes nothing, without an entry of the log. It is read like any answer to a question:
-    /// with the lead confirmed, for another primary may have committed what this one does not know.
+    /// The reply to a command that changes nothing, without an entry of the log. It is read like any answer to a
+    /// question: with the lead confirmed, for another primary may have committed what this one does not know.
     async fn foretell_reply(
         &self,
         by: PeerId,
@@ -442,7 +442,9 @@ impl Quorum {
             return Ok(None);
         }
         self.confirm_lead().await?;
-        Ok(foretell().inspect(|_| drop(self.host.metrics.foretold.inc())))
+        Ok(foretell().inspect(|_| {
+            self.host.metrics.foretold.inc();
+        }))
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
     pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {

@@ -1,8 +1,8 @@
 //! Budgets of proposers: how many commands, and how many bytes of them, a primary takes of one peer.
 //!
 //! A peer has two buckets that fill as time passes. A command is taken from both or refused, with how long to wait. Who
-//! proposes faster than the buckets fill delays itself: others commit meanwhile. The peers that are counted are bounded;
-//! one that is forgotten had nearly all of its budget.
+//! proposes faster than the buckets fill delays itself: others commit meanwhile. The peers that are counted are
+//! bounded; one that is forgotten had nearly all of its budget.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

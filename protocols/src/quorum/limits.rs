@@ -44,9 +44,9 @@ pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
 /// Commands waiting at a primary; the next is refused as busy.
 pub const PROPOSALS_MAX: usize = 4 * 1024;
 
-/// What a primary takes of one other peer a second, and at once, over all quorums of its node: commands, and their bytes
-/// in the log. Guesses, above what a node does that stores as fast as its disks are, or reports the largest outputs;
-/// below what keeps others from committing. Beyond it the peer is told that the quorum is busy.
+/// What a primary takes of one other peer a second, and at once, over all quorums of its node: commands, and their
+/// bytes in the log. Guesses, above what a node does that stores as fast as its disks are, or reports the largest
+/// outputs; below what keeps others from committing. Beyond it the peer is told that the quorum is busy.
 pub const PROPOSER_COMMANDS_PER_SECOND: u64 = 5_000;
 pub const PROPOSER_COMMANDS_BURST: u64 = 4 * PROPOSER_COMMANDS_PER_SECOND;
 pub const PROPOSER_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;

@@ -5,8 +5,8 @@
 //! that an entry in this place of the log would have given: the primary has applied all that was in its log when it was
 //! elected, has its lead confirmed after the command came, and looks again.
 //!
-//! Not promised: that every useless command is found out. Apply decides, and refuses whatever is refused here; a refusal
-//! that depends on the time of the entry, or is costly to foretell, is left to it.
+//! Not promised: that every useless command is found out. Apply decides, and refuses whatever is refused here; a
+//! refusal that depends on the time of the entry, or is costly to foretell, is left to it.
 
 use super::command::{JobCommand, ObjectCommand, TriggerCommand};
 use super::entry::Command;

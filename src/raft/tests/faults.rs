@@ -183,8 +183,8 @@ async fn compact(net: &TestNet, index: usize) -> usize {
     group.snapshots.current().unwrap().expect("a snapshot").1.chunks.len()
 }
 
-/// Goal: a few large entries are cut like many small ones, by each member on its own. Method: the last entry is noted as
-/// large as a log may become.
+/// Goal: a few large entries are cut like many small ones, by each member on its own. Method: the last entry is noted
+/// as large as a log may become.
 #[tokio::test(start_paused = true)]
 async fn a_log_is_cut_by_its_bytes() {
     let net = TestNet::founded(3, 3).await;

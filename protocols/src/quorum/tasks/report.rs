@@ -614,11 +614,12 @@ impl PoolView<'_> {
             return None;
         }
         let judge_report = |report: &Report| {
-            let is_stopping = self.tasks.stopping.contains_key(&report.task);
-            match () {
-                () if is_stopping => Err(ReportRefusal::NotAssigned),
-                () if self.is_repeated(report) => Ok(()),
-                () => self.live_attempt(by, report.task).map(drop),
+            if self.tasks.stopping.contains_key(&report.task) {
+                return Err(ReportRefusal::NotAssigned);
+            }
+            match self.is_repeated(report) {
+                true => Ok(()),
+                false => self.live_attempt(by, report.task).map(drop),
             }
         };
         let (len, answers): (usize, Vec<Recorded>) = match command {
