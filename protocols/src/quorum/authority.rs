@@ -3,11 +3,11 @@
 //! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
 //! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
 //!   or an operator of the network. *Remove*: the owner of the claims that it names, or an operator.
-//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels), and
-//!   entries that only bring the record up to its time: the primary's node itself, never a peer.
+//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels),
+//!   and entries that only bring the record up to its time: the primary's node itself, never a peer.
 //! - Commands of a run's uploader, and of workers of tasks: the state machine compares the author with the peer that it
-//!   has on record, so they pass here. *Attach* passes as well: whoever has the file may finish storing it when the node
-//!   that began is gone. The state refuses it to a stranger while the upload goes on, and the piece hashes already
+//!   has on record, so they pass here. *Attach* passes as well: whoever has the file may finish storing it when the
+//!   node that began is gone. The state refuses it to a stranger while the upload goes on, and the piece hashes already
 //!   recorded refuse any other file.
 //!
 //! The check reads what the primary has applied, which may lag behind what is committed. That is safe: an owner never
