@@ -120,8 +120,8 @@ impl QuorumState {
         (live as u32, (self.jobs.len() - live) as u32, self.objects.len() as u32)
     }
 
-    /// How many more jobs the quorum takes: the least that any of its limits leaves, whoever submits them. A job takes a
-    /// task, and its specification some bytes.
+    /// How many more jobs the quorum takes: the least that any of its limits leaves, whoever submits them. A job takes
+    /// a task, and its specification some bytes.
     pub fn room(&self) -> u32 {
         let (tasks, bytes) = self.tasks.room();
         let jobs = JOBS_LIVE_MAX.saturating_sub(self.jobs.live_len());

@@ -237,8 +237,8 @@ pub(in crate::quorum) struct RunObjectsCx<'s> {
 }
 
 impl RunObjectsCx<'_> {
-    /// Bytes of piece hashes for which there is room, for the owner of the run. Live runs of one owner have at most half
-    /// of all there is; its objects are counted one by one.
+    /// Bytes of piece hashes for which there is room, for the owner of the run. Live runs of one owner have at most
+    /// half of all there is; its objects are counted one by one.
     pub(in crate::quorum) fn hash_room(&self) -> usize {
         let owner = self.state.jobs.get(&self.job).map(|record| record.owner).unwrap_or_default();
         let own = (HASH_BYTES_MAX / 2).saturating_sub(self.state.jobs.hash_bytes_of_owner(owner));

@@ -1,11 +1,11 @@
 //! The scheduler: after every entry, free slots of workers are given to the tasks whose turn it is.
 //!
 //! Stride scheduling: every job has a *pass*; the job with the least is next, and pays for each task in inverse
-//! proportion to its priority, and for each job that its owner has waiting besides. So owners share the workers whatever
-//! they have waiting, the jobs of one owner share its part by priority, no job starves however low its priority, and a
-//! wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the one with the
-//! most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be given to a
-//! worker whose slots are taken (see `prefetch`).
+//! proportion to its priority, and for each job that its owner has waiting besides. So owners share the workers
+//! whatever they have waiting, the jobs of one owner share its part by priority, no job starves however low its
+//! priority, and a wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the
+//! one with the most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be
+//! given to a worker whose slots are taken (see `prefetch`).
 //!
 //! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
 //! no entry of its own. What is handed out is in `Event::Assigned`, and in [`PoolView::attempts_of`] after a

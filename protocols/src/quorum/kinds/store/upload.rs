@@ -123,7 +123,8 @@ pub(super) fn progress(cx: &mut RunCx<'_>, segments: &[SegmentProgress]) -> Appl
     // Counted before it is known which hashes are new: a little early is better than a little late.
     let most = segments.len() * columns * PieceHash::LEN;
     if most > room {
-        return Err(Rejection::Full { what: "bytes of piece hashes".to_owned(), limit: HASH_BYTES_MAX });
+        let what = "bytes of piece hashes, or half of that of one owner".to_owned();
+        return Err(Rejection::Full { what, limit: HASH_BYTES_MAX });
     }
     let run = run_mut(cx)?;
     for progress in segments {
