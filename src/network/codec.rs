@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Lengths are checked against the protocol's caps before anything is allocated. Memory for a question is asked of the
-//! admission hook as its bytes arrive, at most as much again as came: a length that is announced and not sent holds next
-//! to nothing. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads and payloads
-//! are slices of one buffer; nothing is decoded here.
+//! admission hook as its bytes arrive, at most as much again as came: a length that is announced and not sent holds
+//! next to nothing. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads and
+//! payloads are slices of one buffer; nothing is decoded here.
 //!
 //! A question says how long its asker will wait, rounded up to milliseconds. Both ends give up the stream then, so that
 //! an asker who left holds none of the few streams at either end; and never later than the protocol's own deadline,

@@ -1,8 +1,8 @@
 //! The serving side of a protocol: request-response, with codecs that know whose question they read.
 //!
-//! libp2p gives a codec the bytes of a stream and nothing about their sender, so the memory of a frame could be accounted
-//! to nobody. [`Serving`] stands around the behaviour: while a connection is established it says from whom, and the codec
-//! that is cloned for that connection keeps it ([`Caller`]).
+//! libp2p gives a codec the bytes of a stream and nothing about their sender, so the memory of a frame could be
+//! accounted to nobody. [`Serving`] stands around the behaviour: while a connection is established it says from whom,
+//! and the codec that is cloned for that connection keeps it ([`Caller`]).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
