@@ -111,11 +111,14 @@ impl Quorum {
     }
     fn apply_at(&mut self, by: PeerId, command: Command, now: u64) -> Result<CommandReply, Rejection> {
         self.index += 1;
+        let foretold = self.state.foretell_reply(by, &command);
         let batch = Batch::at(Millis(now), vec![(by, command)]);
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         self.state.check_invariants().unwrap();
         self.events = events;
-        reply.replies.into_iter().next().unwrap()
+        let reply = reply.replies.into_iter().next().unwrap();
+        assert!(foretold.is_none_or(|foretold| foretold == reply), "what was foretold is not what came: {reply:?}");
+        reply
     }
     fn submit(&mut self, index: u8) {
         self.apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: spec() })).unwrap();
@@ -855,9 +858,13 @@ proptest! {
         for (index, draw) in draws.iter().enumerate() {
             let (by, command) = concrete(&state, draw);
             let before = state.clone();
+            let foretold = state.foretell_reply(by, &command);
             let batch = Batch::at(Millis(draw.time as u64), vec![(by, command.clone())]);
             let reply = state.apply(LogIndex(index as u64), &batch);
             state.check_invariants().unwrap();
+            if let Some(foretold) = foretold {
+                prop_assert_eq!(&foretold, &reply.0.replies[0], "another reply was foretold");
+            }
             before.check_step(&state, &command, &reply.0.replies[0]).unwrap();
             if index % 7 == 0 {
                 let chunks = other.encode_snapshot();

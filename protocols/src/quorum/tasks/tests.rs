@@ -104,11 +104,14 @@ impl Quorum {
     }
     fn apply(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
         self.index += 1;
+        let foretold = self.state.foretell_reply(by, &command);
         let batch = Batch::at(Millis(self.state.time.0 + 1), vec![(by, command)]);
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         self.state.check_invariants().unwrap();
         self.events = events;
-        reply.replies.into_iter().next().unwrap()
+        let reply = reply.replies.into_iter().next().unwrap();
+        assert!(foretold.is_none_or(|foretold| foretold == reply), "what was foretold is not what came: {reply:?}");
+        reply
     }
     fn submit(&mut self, index: u8, spec: BatchSpec) {
         let spec = JobSpec::batch(spec);
