@@ -13,7 +13,7 @@ pub mod limits {
     pub const BENCH_JOBS_MAX: u32 = 100_000;
 
     /// Triggers, as many as a quorum takes, and the fires of each.
-    pub const BENCH_TRIGGERS_MAX: u32 = quorate_protocols::trigger::limits::TRIGGERS_MAX as u32;
+    pub const BENCH_TRIGGERS_MAX: u32 = quorate_protocols::trigger::limits::OWNER_TRIGGERS_MAX as u32;
     pub const BENCH_FIRES_MAX: u32 = 1_000;
     pub const BENCH_PERIOD_MS_MIN: u64 = quorate_protocols::trigger::limits::PERIOD_MIN.as_millis() as u64;
 }

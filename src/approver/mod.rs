@@ -1,16 +1,23 @@
 //! The approver: promises parts of this node to other nodes, and keeps the promises.
 //!
 //! Asked to take something on, it looks whether this node is fit, reserves everything that is needed, writes the
-//! promise down, and only when that is on disk signs and answers. So a signed approval is never more than this node
-//! can keep, also after a crash: leases and lasting holds are loaded and reserved again before anything new is
-//! promised. The same question asked again (same asker, same nonce) gets the same promise.
+//! promise down, and only when that is on disk signs and answers: a node whose disk takes nothing promises nothing. The
+//! same question asked again (same asker, same nonce) gets the same promise.
 //!
-//! A lease ends by its time, by the asker's release, or by conversion: into the hold of a column that was confirmed, or
-//! into membership once the quorum exists. Whoever keeps something under a lease hears of its end through
-//! [`Approver::ended`]. Deleting pieces is the piece store's business; this service only gives the room back.
+//! A lease that is not used ends within half a minute and with the process. It is used by the first piece of a column,
+//! the first task of a worker, the founding or the taking in of a member, and by a renewal; from then on it lasts as
+//! long as it was asked for, also after a crash: such leases and lasting holds are loaded and reserved again before
+//! anything new is promised. A lease ends by its time, by the asker's release, or by conversion: into the hold of a
+//! column that was confirmed, or into membership once the quorum exists. Whoever keeps something under a lease hears of
+//! its end through [`Approver::ended`]. Deleting pieces is the piece store's business; this service only gives the room
+//! back.
 //!
-//! Locks are held for arithmetic only, never across an await; every map is bounded by what is reserved for its entries
-//! and by `LEASES_PER_ASKER_MAX`.
+//! An asker does not choose how much of this node it fills. What a member takes is known here; a column takes disk and
+//! nothing else; work takes what the scope of jobs has. Of the disk, each peer has a share in leases that can end; of
+//! the quorums that this node may be a member of, a share as their founder. This node's own asking has no share.
+//!
+//! Locks are held for arithmetic only, never across an await; every map is bounded by what is reserved for its entries,
+//! by `LEASES_PER_ASKER_MAX` and by `UNUSED_MAX`.
 
 mod actor;
 mod metrics;
@@ -31,7 +38,7 @@ use quorate_protocols::capacity::{Capacity, Supply};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::piece;
-use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
+use quorate_protocols::quorum::limits::{QUORUMS_PER_ASKER_MAX, QUORUMS_PER_NODE_MAX};
 use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
 use tokio::sync::{Notify, broadcast, mpsc};
 
@@ -135,7 +142,7 @@ struct State {
 impl State {
     /// Changes a standing lease, and what it sets aside, to what `lease` asks for; or nothing at all.
     fn regrant(&mut self, now: Millis, id: LeaseId, lease: Lease) -> Result<(LeaseId, LeaseRecord), Refusal> {
-        let need = Amounts::from(lease.requirement.capacity);
+        let need = lease.need();
         let reservation = self.reserved.get_mut(&id).ok_or(Refusal::UnknownLease)?;
         // Grown first, for that can be refused; what is not needed any more is let go afterwards.
         let held = reservation.amounts();
@@ -189,15 +196,19 @@ impl Approver {
         self.follow_disk(held);
         let now = inner.seams.clock.monotonic();
         let mut lost = Vec::new();
+        // Whoever was promised what it did not use asks again, and others may come first.
+        let (kept, unused): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|(_, record)| record.used || record.lasting.is_some());
+        if !unused.is_empty() {
+            inner.storage.write(record::delete(unused.iter().map(|(id, _)| *id))).await?;
+        }
         // Holds first: they are written already, leases are only promised.
-        let (lasting, leased): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.lasting.is_some());
+        let (lasting, leased): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, record)| record.lasting.is_some());
         for (id, record) in lasting.into_iter().chain(leased) {
             let is_lasting = record.lasting.is_some();
-            let need = match column_hold(&record) {
-                Some(disk_bytes) => Amounts::disk(disk_bytes),
-                None => Amounts::from(record.requirement.capacity),
-            };
+            let held = column_hold(&record);
             let lease = record.into_lease();
+            let need = held.map_or_else(|| lease.need(), Amounts::disk);
             match inner.resources.reserve(scope_of(&lease), need) {
                 Ok(reservation) => {
                     let mut state = self.lock();
@@ -255,7 +266,14 @@ impl Approver {
             return Err(Refusal::Draining);
         }
         let role = match request.subject {
-            Subject::Founding { .. } | Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
+            Subject::Founding { .. } | Subject::Member { .. } => NodeRole::Store,
+            Subject::Holder { .. } => {
+                let Capacity { memory_bytes, slots, .. } = request.requirement.capacity;
+                if (memory_bytes, slots) != (0, 0) {
+                    return Err(Refusal::Unfit { reason: "a column takes disk and nothing else".into() });
+                }
+                NodeRole::Store
+            }
             Subject::Worker { .. } if request.requirement.capacity.slots == 0 => {
                 return Err(Refusal::Unfit { reason: "a worker without a slot runs nothing".into() });
             }
@@ -274,7 +292,7 @@ impl Approver {
             let reason = "the asker has not shown that it votes in the quorum in whose name it asks".to_owned();
             self.check_voter(from, quorum).await.map_err(|_| Refusal::Unfit { reason })?;
         }
-        self.check_membership(request.subject)?;
+        self.check_membership(from, request.subject)?;
         let (id, record) = self.reserve(from, request)?;
         // The promise must be on disk before it is given. If it is not certain to be there, it was not given.
         if let Err(error) = inner.storage.write(record::put(id, &record)).await {
@@ -297,13 +315,19 @@ impl Approver {
         Ok(Approval::sign(inner.identity.signing_key(), statement))
     }
 
-    fn check_membership(&self, subject: Subject) -> Result<(), Refusal> {
+    fn check_membership(&self, from: PeerId, subject: Subject) -> Result<(), Refusal> {
         match subject {
             Subject::Member { quorum } if self.inner.memberships.is_member(quorum) => {
                 return Err(Refusal::AlreadyPromised);
             }
             Subject::Member { .. } | Subject::Founding { .. } => (),
             Subject::Holder { .. } | Subject::Worker { .. } => return Ok(()),
+        }
+        if from != self.inner.identity.peer() && self.lock().leases.memberships_of(from) >= QUORUMS_PER_ASKER_MAX {
+            let reason = format!(
+                "the node is a member of {QUORUMS_PER_ASKER_MAX} quorums for the asking peer, the most allowed: use those"
+            );
+            return Err(Refusal::Unfit { reason });
         }
         let promised = {
             let state = self.lock();
@@ -328,7 +352,6 @@ impl Approver {
         match state.leases.check(from, subject, nonce) {
             Ok(()) => {}
             Err(GrantError::Repeated { lease: id }) => {
-                state.leases.touch(now, id);
                 let lease =
                     state.leases.get(id).filter(|lease| lease.requirement == requirement && !lease.is_lasting());
                 let record = lease.map(|lease| LeaseRecord::of(lease, None)).ok_or(Refusal::AlreadyPromised)?;
@@ -340,22 +363,51 @@ impl Approver {
                 if !matches!(subject, Subject::Worker { .. }) || !is_same {
                     return Err(Refusal::AlreadyPromised);
                 }
-                let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
+                let used = state.leases.get(id).is_some_and(|lease| lease.used);
+                let lease = Lease { asker: from, subject, requirement, nonce, duration, used, expires: None };
+                self.check_share(&state, &lease, Some(id))?;
                 return state.regrant(now, id, lease).inspect(|_| {
                     self.inner.metrics.granted.inc();
                 });
             }
             Err(error) => return Err(error.into()),
         }
-        let need = Amounts::from(requirement.capacity);
-        let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
-        let reservation = self.inner.resources.reserve(scope_of(&lease), need)?;
+        let lease = Lease { asker: from, subject, requirement, nonce, duration, used: false, expires: None };
+        self.check_share(&state, &lease, None)?;
+        let reservation = self.inner.resources.reserve(scope_of(&lease), lease.need())?;
         let id = LeaseId(self.inner.seams.entropy.bytes());
         state.leases.grant(now, id, lease)?;
         state.reserved.insert(id, reservation);
         self.inner.metrics.granted.inc();
         let lease = state.leases.get(id).expect("the lease was just granted");
         Ok((id, LeaseRecord::of(lease, None)))
+    }
+
+    /// Whether the asker stays within its share of the disk. This node's own asking takes room from nobody else's node.
+    fn check_share(&self, state: &State, lease: &Lease, replaced: Option<LeaseId>) -> Result<(), Refusal> {
+        match lease.asker == self.inner.identity.peer() {
+            true => Ok(()),
+            false => {
+                let promisable = self.inner.resources.limit(Scope::System).disk_bytes;
+                state.leases.check_disk(lease, replaced, promisable)
+            }
+        }
+    }
+
+    /// Prolongs the lease, which is used from now on. Only what is used outlives a restart, so the first use is written
+    /// down, before whatever its user writes next. False when there is no such lease.
+    fn use_lease(&self, id: LeaseId, duration: Duration) -> bool {
+        let now = self.inner.seams.clock.monotonic();
+        let mut state = self.lock();
+        let was_used = state.leases.get(id).is_none_or(|lease| lease.used || lease.is_lasting());
+        let stands = state.leases.renew(now, id, duration);
+        let record = state.leases.get(id).filter(|_| !was_used).map(|lease| LeaseRecord::of(lease, None));
+        drop(state);
+        if let Some(record) = record {
+            self.inner.wake.notify_one();
+            self.write_behind(record::put(id, &record));
+        }
+        stands
     }
 
     /// Whether the peer votes in the quorum, as it can show: nobody else asks in the name of one.
@@ -378,12 +430,13 @@ impl Approver {
     }
 
     async fn renew(&self, from: PeerId, id: LeaseId, duration: Duration) -> Result<ApprovalAnswer, Refusal> {
-        self.managed(from, id).await?;
-        let now = self.inner.seams.clock.monotonic();
-        if self.lock().leases.renew(now, id, duration) {
-            Ok(ApprovalAnswer::Acknowledged)
-        } else {
-            Err(Refusal::UnknownLease)
+        // A founding is begun or not; there is nothing to wait for.
+        if matches!(self.managed(from, id).await?.subject, Subject::Founding { .. }) {
+            return Err(Refusal::NotAllowed);
+        }
+        match self.use_lease(id, duration) {
+            true => Ok(ApprovalAnswer::Acknowledged),
+            false => Err(Refusal::UnknownLease),
         }
     }
 
@@ -413,9 +466,12 @@ impl Approver {
         let reserved = state.reserved.get(&lease).map(Reservation::amounts).unwrap_or_default();
         Some(LeaseInfo { asker: found.asker, subject: found.subject, reserved, expires: found.expires })
     }
-    /// The lease, if it is alive and for this quorum: asked before a quorum is founded or joined here.
-    pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
-        self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })
+    /// Uses the promise to be a member of this quorum, as it is founded or joined here. False when there is none that
+    /// stands.
+    pub fn use_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> bool {
+        let found = self.lock().leases.get(lease).map(|found| (found.subject, found.duration));
+        found
+            .is_some_and(|(subject, duration)| subject == Subject::Member { quorum } && self.use_lease(lease, duration))
     }
     /// Makes the promise to found a quorum one to be a member of the quorum that was founded; durable no later than
     /// what is written next. Once more is the same. False when there is no such promise any more.
@@ -429,7 +485,8 @@ impl Approver {
                 Subject::Founding { nonce: promised } if promised == nonce => (),
                 _ => return false,
             }
-            if !state.leases.regrant(now, lease, Lease { subject: Subject::Member { quorum }, ..found }) {
+            let bound = Lease { subject: Subject::Member { quorum }, used: true, ..found };
+            if !state.leases.regrant(now, lease, bound) {
                 return false;
             }
             state.leases.get(lease).map(|bound| LeaseRecord::of(bound, None))
@@ -438,9 +495,12 @@ impl Approver {
         // The store keeps the order of what is written: this is on disk once the record of the quorum is.
         self.inner.storage.write_then(record::put(lease, &record), report_write).inspect_err(report_error).is_ok()
     }
-    /// The lease to run tasks of this quorum, if it is alive. It reserves all that those tasks may use at a time.
-    pub fn check_worker_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
-        self.lease(lease).filter(|info| info.subject == Subject::Worker { quorum })
+    /// The lease to run tasks of this quorum, if it is alive. It reserves all that those tasks may use at a time. The
+    /// first task uses it; after that only its primary prolongs it.
+    pub fn use_worker_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
+        let (used, duration) = self.lock().leases.get(lease).map(|found| (found.used, found.duration))?;
+        let info = self.lease(lease).filter(|info| info.subject == Subject::Worker { quorum })?;
+        (used || self.use_lease(lease, duration)).then_some(info)
     }
     /// Leases that ended from now on, for whatever reason.
     pub fn ended(&self) -> broadcast::Receiver<EndedLease> {
@@ -517,10 +577,8 @@ impl Approver {
 impl Approver {
     /// Whether this lease for a column of `job` is alive. Asking counts as traffic.
     pub fn touch_column_lease(&self, lease: LeaseId, job: JobId) -> bool {
-        let now = self.inner.seams.clock.monotonic();
-        let mut state = self.lock();
-        let ours = state.leases.get(lease).is_some_and(|found| found.subject == Subject::Holder { job });
-        ours && state.leases.renew(now, lease, piece::limits::LEASE)
+        let ours = self.lock().leases.get(lease).is_some_and(|found| found.subject == Subject::Holder { job });
+        ours && self.use_lease(lease, piece::limits::LEASE)
     }
     /// Whether this lease is alive, without prolonging it.
     pub fn is_alive(&self, lease: LeaseId) -> bool {

@@ -25,6 +25,8 @@ pub(super) struct LeaseRecord {
     pub requirement: Requirement,
     pub nonce: Nonce,
     pub duration: Duration,
+    /// One that was not used does not outlive a restart.
+    pub used: bool,
     /// `Some` once the lease became a lasting hold: the bytes of disk that it holds.
     pub lasting: Option<u64>,
 }
@@ -41,13 +43,14 @@ impl LeaseRecord {
             requirement: lease.requirement.clone(),
             nonce: lease.nonce,
             duration: lease.duration,
+            used: lease.used,
             lasting,
         }
     }
     pub fn into_lease(self) -> Lease {
-        let Self { asker, subject, requirement, nonce, duration, .. } = self;
+        let Self { asker, subject, requirement, nonce, duration, used, .. } = self;
         // The end is set when the lease is restored.
-        Lease { asker, subject, requirement, nonce, duration, expires: None }
+        Lease { asker, subject, requirement, nonce, duration, used, expires: None }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use quorate_protocols::approval::limits::{
+    ASKER_DISK_PERCENT, MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES, UNUSED_LEASE_MAX,
+};
 use quorate_protocols::capacity::{Capacity, Unmet};
 use quorate_protocols::ids::Nonce;
-use quorate_protocols::resources::Limits;
+use quorate_protocols::resources::{Limits, Resource};
 use quorate_testkit::{MemoryDisk, Network, seams};
 
 use super::*;
@@ -133,7 +136,16 @@ async fn a_promise_is_a_reservation_and_a_signature_over_it() {
     assert_eq!(bench.disk_used(), 600);
     assert_eq!(bench.approver.lease(approval.statement.lease).unwrap().subject, Subject::Holder { job: job() });
     let refused = bench.ask(request(2, 600)).await.unwrap_err();
-    assert!(matches!(refused, Refusal::Resources { needed: 600, available: 400, limit: 1000, .. }), "{refused:?}");
+    assert!(matches!(refused, Refusal::Resources { needed: 600, available: 150, limit: 750, .. }), "{refused:?}");
+    let other = bench.send_message(8, ApprovalMessage::Ask(request(2, 600))).await;
+    let nothing_left = Refusal::Resources {
+        scope: "the node".to_owned(),
+        resource: Resource::DiskBytes,
+        needed: 600,
+        available: 400,
+        limit: 1000,
+    };
+    assert_eq!(other, ApprovalAnswer::Refused(nothing_left));
     assert_eq!(bench.disk_used(), 600);
 }
 
@@ -152,7 +164,7 @@ async fn leases_end_by_themselves_and_traffic_keeps_them() {
     let mut ended = bench.approver.ended();
     let idle = bench.ask(request(1, 100)).await.unwrap().statement.lease;
     let busy = bench.ask(request(2, 200)).await.unwrap().statement.lease;
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    tokio::time::sleep(UNUSED_LEASE_MAX / 2).await;
     assert!(bench.approver.touch_column_lease(busy, job()));
     assert!(!bench.approver.touch_column_lease(busy, JobId { local: [9; 16], ..job() }), "not for another run");
     assert_eq!(ended.recv().await.unwrap().lease, idle);
@@ -160,24 +172,28 @@ async fn leases_end_by_themselves_and_traffic_keeps_them() {
     assert!(!bench.approver.is_alive(idle) && bench.approver.is_alive(busy));
 }
 
-/// Goal: what was promised or held before a restart is reserved after it, before anything new is promised.
+/// Goal: what was used or held before a restart is reserved after it, before anything new is promised; what nobody used
+/// is not.
 #[tokio::test(start_paused = true)]
 async fn promises_and_holds_outlive_the_process() {
     let disk = disk_of(1000);
     let bench = start(&disk).await;
-    let lease = bench.ask(request(1, 300)).await.unwrap().statement.lease;
+    let lease = bench.ask(request(1, 200)).await.unwrap().statement.lease;
+    assert!(bench.approver.touch_column_lease(lease, job()));
     let hold = bench.ask(request(2, 500)).await.unwrap().statement.lease;
     bench.approver.settle_column(hold, 450);
+    let unused = bench.ask(request(5, 100)).await.unwrap().statement.lease;
     assert_eq!(bench.disk_used(), 750);
     bench.seams.tasks.crash();
     // What is held is written, so the disk has that much less left.
     disk.set_space(550, 0);
 
     let bench = start(&disk).await;
-    assert_eq!(bench.disk_used(), 750);
+    assert_eq!(bench.disk_used(), 650);
+    assert!(!bench.approver.is_alive(unused));
     assert_eq!(bench.approver.lease(hold).unwrap().expires, None);
-    assert!(bench.ask(request(3, 251)).await.is_err());
-    bench.ask(request(4, 250)).await.unwrap();
+    assert!(bench.ask(request(3, 351)).await.is_err());
+    bench.ask(request(4, 350)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(!bench.approver.is_alive(lease) && bench.approver.is_alive(hold));
     bench.approver.release_column(hold);
@@ -233,12 +249,13 @@ async fn a_node_promises_nothing_outside_its_roles() {
         ..request(1, 0)
     };
     let member = ApprovalRequest { subject: Subject::Member { quorum }, ..request(2, 1) };
-    let bench = start_with(&disk_of(1000), &[NodeRole::Wasm]).await;
+    let disk = disk_of(2 * MEMBER_DISK_BYTES);
+    let bench = start_with(&disk, &[NodeRole::Wasm]).await;
     let no_store = Err(Refusal::Unmet(Unmet::Role(NodeRole::Store)));
     assert_eq!(bench.ask(request(3, 1)).await, no_store);
     assert_eq!(bench.ask(member.clone()).await, no_store);
     bench.ask(worker.clone()).await.unwrap();
-    let bench = start_with(&disk_of(1000), &[NodeRole::Store]).await;
+    let bench = start_with(&disk, &[NodeRole::Store]).await;
     assert!(matches!(bench.ask(worker).await, Err(Refusal::Unfit { .. })));
     bench.ask(member).await.unwrap();
     bench.ask(request(3, 1)).await.unwrap();
@@ -247,7 +264,7 @@ async fn a_node_promises_nothing_outside_its_roles() {
 #[tokio::test(start_paused = true)]
 async fn a_promised_membership_ends_unless_the_quorum_came_to_be() {
     for joined in [false, true] {
-        let bench = start(&disk_of(1000)).await;
+        let bench = start(&disk_of(2 * MEMBER_DISK_BYTES)).await;
         let subject = Subject::Member { quorum: QuorumId([4; 16]) };
         let lease = bench.ask(ApprovalRequest { subject, ..request(1, 64) }).await.unwrap().statement.lease;
         let again = bench.ask(ApprovalRequest { subject, ..request(2, 64) }).await;
@@ -255,7 +272,7 @@ async fn a_promised_membership_ends_unless_the_quorum_came_to_be() {
         bench.member.0.store(joined, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_secs(61)).await;
         assert_eq!(bench.approver.is_alive(lease), joined);
-        assert_eq!(bench.disk_used(), if joined { 64 } else { 0 });
+        assert_eq!(bench.disk_used(), if joined { MEMBER_DISK_BYTES } else { 0 });
         bench.member.0.store(false, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_secs(20)).await;
         assert_eq!(bench.disk_used(), 0, "a membership that ended holds nothing");
@@ -281,7 +298,7 @@ async fn bytes_that_are_no_message_are_penalised_and_not_answered() {
 /// ever reserved than it says. Method: grow it past what there is, then to what there is, then shrink it.
 #[tokio::test(start_paused = true)]
 async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
-    let bench = start(&disk_of(1000)).await;
+    let bench = start(&disk_of(2000)).await;
     let quorum = QuorumId([1; 16]);
     let worker = |nonce: u8, slots: u32, disk_bytes: u64| ApprovalRequest {
         subject: Subject::Worker { quorum },
@@ -292,7 +309,7 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
     assert!(matches!(bench.ask(worker(1, 0, 0)).await, Err(Refusal::Unfit { .. })), "a worker without a slot");
     let first = bench.ask(worker(2, 1, 600)).await.unwrap();
     assert!(first.is_genuine() && slots() == 1 && bench.disk_used() == 600);
-    assert!(matches!(bench.ask(worker(3, 4, 1001)).await, Err(Refusal::Resources { .. })));
+    assert!(matches!(bench.ask(worker(3, 4, 2001)).await, Err(Refusal::Resources { .. })));
     assert_eq!((slots(), bench.disk_used()), (1, 600), "a refused change changes nothing");
     let grown = bench.ask(worker(4, 4, 1000)).await.unwrap();
     assert_eq!(grown.statement.lease, first.statement.lease);
@@ -307,8 +324,8 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
     );
     let released = bench.approver.answer(stranger, ApprovalMessage::Release { lease }).await;
     assert_eq!(released, ApprovalAnswer::Refused(Refusal::NotAllowed), "it does not speak for the quorum");
-    assert_eq!(bench.approver.check_worker_lease(lease, QuorumId([2; 16])), None);
-    assert_eq!(bench.approver.check_worker_lease(lease, quorum).unwrap().reserved.slots, 4);
+    assert_eq!(bench.approver.use_worker_lease(lease, QuorumId([2; 16])), None);
+    assert_eq!(bench.approver.use_worker_lease(lease, quorum).unwrap().reserved.slots, 4);
     bench.ask(worker(6, 2, 100)).await.unwrap();
     assert_eq!((slots(), bench.disk_used()), (2, 100));
     assert_eq!(bench.send_message(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Acknowledged);
@@ -326,7 +343,7 @@ async fn leases_are_counted() {
     assert_eq!(leases("held"), 0.0);
     let first = bench.ask(request(1, 600)).await.unwrap();
     assert_eq!(bench.ask(request(1, 600)).await.unwrap(), first);
-    bench.ask(request(2, 600)).await.unwrap_err();
+    bench.send_message(8, ApprovalMessage::Ask(request(2, 600))).await;
     assert_eq!((leases("held"), leases("granted_total"), leases("repeated_total")), (1.0, 1.0, 1.0));
     assert_eq!(leases("refused_total"), 1.0);
     let refused = "quorate_resources_refused_total{scope=\"system\",resource=\"disk_bytes\"}";
@@ -336,4 +353,99 @@ async fn leases_are_counted() {
     bench.ask(request(3, 600)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!((leases("held"), leases("expired_total")), (0.0, 1.0));
+}
+
+/// Goal: one question takes a share of a node, whatever it asks for. Method: a peer that votes in quorums asks for all
+/// that there is, as each subject; so does the node itself.
+#[tokio::test(start_paused = true)]
+async fn no_question_takes_more_of_a_node_than_a_share() {
+    let all = 1 << 40;
+    let bench = start(&disk_of(all)).await;
+    let quorum = QuorumId([1; 16]);
+    let everything = |subject, nonce| ApprovalRequest {
+        subject,
+        requirement: Capacity { disk_bytes: all, memory_bytes: u64::MAX, slots: 0 }.into(),
+        ..request(nonce, 0)
+    };
+    let used = || bench.resources.used(Scope::System);
+    bench.ask(everything(Subject::Founding { nonce: Nonce([1; 16]) }, 1)).await.unwrap();
+    bench.ask(everything(Subject::Member { quorum }, 2)).await.unwrap();
+    assert_eq!((used().disk_bytes, used().memory_bytes), (2 * MEMBER_DISK_BYTES, 2 * MEMBER_MEMORY_BYTES));
+    let column = everything(Subject::Holder { job: job() }, 3);
+    assert!(matches!(bench.ask(column).await, Err(Refusal::Unfit { reason }) if reason.contains("disk")));
+    let share = all / 100 * ASKER_DISK_PERCENT;
+    let worker = |disk_bytes, nonce| ApprovalRequest {
+        subject: Subject::Worker { quorum },
+        requirement: Capacity { disk_bytes, memory_bytes: 0, slots: 1 }.into(),
+        ..request(nonce, 0)
+    };
+    for refused in [request(4, share), worker(share, 5)] {
+        let refused = bench.ask(refused).await.unwrap_err();
+        assert!(matches!(refused, Refusal::Resources { limit, .. } if limit == share), "{refused:?}");
+    }
+    bench.ask(request(6, share - 2 * MEMBER_DISK_BYTES)).await.unwrap();
+    let own = bench.approver.answer(identity(1).peer(), ApprovalMessage::Ask(request(7, all / 5))).await;
+    assert!(matches!(own, ApprovalAnswer::Granted(_)));
+}
+
+/// Goal: a founder fills a share of the quorums that a node may be a member of, however long it goes on.
+#[tokio::test(start_paused = true)]
+async fn one_founder_has_a_node_in_so_many_quorums_and_no_more() {
+    let bench = start(&disk_of(1 << 50)).await;
+    let founding = |number: usize| {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&number.to_le_bytes());
+        let subject = Subject::Founding { nonce: Nonce(nonce) };
+        ApprovalMessage::Ask(ApprovalRequest { subject, nonce: Nonce(nonce), ..request(0, 1) })
+    };
+    for number in 0..QUORUMS_PER_ASKER_MAX {
+        let answer = bench.send_message(STRANGER, founding(number)).await;
+        let ApprovalAnswer::Granted(approval) = answer else { panic!("{answer:?}") };
+        // Founded, so that it lasts.
+        let (lease, quorum) = (approval.statement.lease, QuorumId(approval.statement.nonce.0));
+        assert!(bench.approver.bind_founding_lease(lease, approval.statement.nonce, quorum));
+    }
+    let more = bench.send_message(STRANGER, founding(QUORUMS_PER_ASKER_MAX)).await;
+    assert!(
+        matches!(&more, ApprovalAnswer::Refused(Refusal::Unfit { reason }) if reason.ends_with("use those")),
+        "{more:?}"
+    );
+    let other = bench.send_message(ASKER, founding(QUORUMS_PER_ASKER_MAX)).await;
+    assert!(matches!(other, ApprovalAnswer::Granted(_)));
+}
+
+/// Goal: a promise ends soon unless it is used, whatever keeps asking for it; the first use gives it its time.
+#[tokio::test(start_paused = true)]
+async fn a_promise_that_is_not_used_ends_soon_however_often_it_is_asked_for() {
+    let bench = start(&disk_of(1000)).await;
+    let quorum = QuorumId([1; 16]);
+    let long = Duration::from_secs(600);
+    let unused = bench.ask(ApprovalRequest { duration: long, ..request(1, 100) }).await.unwrap().statement.lease;
+    let worker = ApprovalRequest {
+        subject: Subject::Worker { quorum },
+        requirement: Capacity { slots: 1, ..Capacity::default() }.into(),
+        duration: long,
+        ..request(2, 0)
+    };
+    let worked = bench.ask(worker).await.unwrap().statement.lease;
+    tokio::time::sleep(UNUSED_LEASE_MAX / 2).await;
+    assert_eq!(bench.ask(ApprovalRequest { duration: long, ..request(1, 100) }).await.unwrap().statement.lease, unused);
+    assert!(bench.approver.use_worker_lease(worked, quorum).is_some());
+    tokio::time::sleep(UNUSED_LEASE_MAX).await;
+    assert!(!bench.approver.is_alive(unused) && bench.approver.is_alive(worked));
+    tokio::time::sleep(long).await;
+    assert!(!bench.approver.is_alive(worked));
+}
+
+/// Goal: nobody keeps a founding that does not begin.
+#[tokio::test(start_paused = true)]
+async fn a_founding_is_not_renewed() {
+    let bench = start(&disk_of(2 * MEMBER_DISK_BYTES)).await;
+    let nonce = Nonce([3; 16]);
+    let founding = ApprovalRequest { subject: Subject::Founding { nonce }, nonce, ..request(3, 1) };
+    let lease = bench.ask(founding).await.unwrap().statement.lease;
+    let renew = ApprovalMessage::Renew { lease, duration: Duration::from_secs(3600) };
+    assert_eq!(bench.send_message(ASKER, renew).await, ApprovalAnswer::Refused(Refusal::NotAllowed));
+    tokio::time::sleep(UNUSED_LEASE_MAX + Duration::from_secs(1)).await;
+    assert!(!bench.approver.is_alive(lease));
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::QuorumId;
-use quorate_protocols::job::limits::JOBS_LIVE_MAX;
 use quorate_protocols::quorum::request::QuorumView;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -161,7 +160,7 @@ impl QuorumBridge {
 
 fn advert(view: &QuorumView) -> QuorumAdvert {
     // A quorum that cannot commit has no room, whatever it holds.
-    let room = if view.paused.is_some() { 0 } else { (JOBS_LIVE_MAX as u32).saturating_sub(view.jobs_live) };
+    let room = if view.paused.is_some() { 0 } else { view.room };
     QuorumAdvert {
         quorum: view.quorum,
         term: view.term,

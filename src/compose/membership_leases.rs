@@ -22,7 +22,7 @@ pub struct NodeMembershipLeases {
 
 impl MembershipLeases for NodeMembershipLeases {
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool {
-        self.approver.check_member_lease(lease, quorum).is_some()
+        self.approver.use_member_lease(lease, quorum)
     }
 
     fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {

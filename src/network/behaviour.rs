@@ -19,6 +19,7 @@ use super::codec::{Admission, Codec};
 use super::config::*;
 use super::providers::ProviderStore;
 use super::reach::Strangers;
+use super::serving::Serving;
 use crate::config::address;
 use crate::seams::{Protocol, TaskGroup, Topic};
 
@@ -54,7 +55,7 @@ pub(super) struct Lanes {
 /// stream limit: a peer with many questions would keep this node from asking any.
 #[derive(NetworkBehaviour)]
 pub(super) struct Lane {
-    pub serve: AskBehaviour,
+    pub serve: Serving,
     pub ask: AskBehaviour,
 }
 
@@ -85,17 +86,17 @@ impl LanesEvent {
 }
 
 fn lane(protocol: Protocol, admission: &Admission, tasks: &TaskGroup) -> Lane {
+    let codec = Codec::new(protocol, admission.clone(), tasks.clone());
     let behaviour = |support, streams| {
         let config =
             ask::Config::default().with_request_timeout(protocol.deadline_max()).with_max_concurrent_streams(streams);
         let name = StreamProtocol::new(protocol.name());
-        let codec = Codec::new(protocol, admission.clone(), tasks.clone());
-        AskBehaviour::with_codec(codec, [(name, support)], config)
+        AskBehaviour::with_codec(codec.clone(), [(name, support)], config)
     };
     // An asker keeps to `streams_max`, but may use a stream again before this side has noticed that it is done with the
     // old one; twice as many are served, so that nobody honest is turned away.
     Lane {
-        serve: behaviour(ProtocolSupport::Inbound, 2 * protocol.streams_max()),
+        serve: Serving::new(behaviour(ProtocolSupport::Inbound, 2 * protocol.streams_max()), codec.caller()),
         ask: behaviour(ProtocolSupport::Outbound, protocol.streams_max()),
     }
 }

@@ -6,9 +6,10 @@
 //!           [status 1]             the peer is busy and took no request
 //! ```
 //!
-//! Lengths are checked against the protocol's caps, and memory for a question is asked of the admission hook, before
-//! anything is allocated. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads
-//! and payloads are slices of one buffer; nothing is decoded here.
+//! Lengths are checked against the protocol's caps before anything is allocated. Memory for a question is asked of the
+//! admission hook as its bytes arrive, at most as much again as came: a length that is announced and not sent holds
+//! next to nothing. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads and
+//! payloads are slices of one buffer; nothing is decoded here.
 //!
 //! A question says how long its asker will wait, rounded up to milliseconds. Both ends give up the stream then, so that
 //! an asker who left holds none of the few streams at either end; and never later than the protocol's own deadline,
@@ -25,9 +26,12 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response;
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::resources::Amounts;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::serving::Caller;
 use crate::buffers::Buffer;
 use crate::seams::Reservation;
 use crate::seams::{Frame, Protocol, TaskGroup};
@@ -41,9 +45,12 @@ const HEAD_JOINED_BYTES_MAX: usize = 64 * 1024;
 /// Read at once while skipping a question that got no memory.
 const SKIP_BYTES: usize = 16 * 1024;
 
-/// Asks for the memory of an inbound frame, in bytes, before it is read; `None` refuses, and the asker is told that
-/// this node is busy. How much of it one peer can take is bounded by the connections and streams it may have.
-pub type Admission = Arc<dyn Fn(Protocol, usize) -> Option<Reservation> + Send + Sync>;
+/// Asked of the first bytes of a question, before any of it has arrived.
+const FIRST_BYTES: usize = 16 * 1024;
+
+/// Asks for the memory of an inbound frame, in bytes, before they are read; `None` refuses, and the asker is told that
+/// this node is busy. The peer is known wherever questions are served. The reservation grows with the frame.
+pub type Admission = Arc<dyn Fn(Protocol, Option<PeerId>, usize) -> Option<Reservation> + Send + Sync>;
 
 #[derive(Debug)]
 pub enum Question {
@@ -74,6 +81,8 @@ pub enum Answer {
 pub struct Codec {
     protocol: Protocol,
     admission: Admission,
+    /// Whose questions it reads.
+    caller: Caller,
     /// Asked whether the node is ending.
     tasks: TaskGroup,
     /// Set by the question written or read on this stream: a codec is cloned for every stream.
@@ -82,7 +91,44 @@ pub struct Codec {
 
 impl Codec {
     pub fn new(protocol: Protocol, admission: Admission, tasks: TaskGroup) -> Self {
-        Self { protocol, admission, tasks, deadline: None }
+        Self { protocol, admission, caller: Caller::default(), tasks, deadline: None }
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Reads the body of a question into memory that is reserved as it arrives; `None` once there is no more.
+    async fn read_question<T: AsyncRead + Unpin + Send>(
+        &self,
+        io: &mut T,
+        (head, payload): (usize, usize),
+    ) -> io::Result<Option<(Frame, Reservation)>> {
+        let total = head + payload;
+        let mut arrived = total.min(FIRST_BYTES);
+        let Some(mut memory) = (self.admission)(self.protocol, self.caller.peer(), arrived) else {
+            skip_body(io, total).await?;
+            return Ok(None);
+        };
+        let mut body = Buffer::with_length(arrived);
+        io.read_exact(&mut body).await?;
+        if arrived < total {
+            // All at once: pages that nothing is written to cost none. What is paid for is what has arrived.
+            let mut whole = Buffer::with_length(total);
+            whole[..arrived].copy_from_slice(&body);
+            body = whole;
+        }
+        while arrived < total {
+            let next = total.min(2 * arrived);
+            if memory.resize(Amounts::memory(next as u64)).is_err() {
+                drop((body, memory));
+                skip_body(io, total - arrived).await?;
+                return Ok(None);
+            }
+            io.read_exact(&mut body[arrived..next]).await?;
+            arrived = next;
+        }
+        Ok(Some((cut(body, head), memory)))
     }
 
     async fn read_lengths<T: AsyncRead + Unpin + Send>(&self, io: &mut T) -> io::Result<(usize, usize)> {
@@ -135,9 +181,13 @@ fn length(bytes: usize) -> io::Result<[u8; 4]> {
 async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, head: usize, payload: usize) -> io::Result<Frame> {
     let mut body = Buffer::with_length(head + payload);
     io.read_exact(&mut body).await?;
+    Ok(cut(body, head))
+}
+
+fn cut(body: Buffer, head: usize) -> Frame {
     let mut body = body.freeze();
     let head = body.split_to(head);
-    Ok(Frame { head, payload: body })
+    Frame { head, payload: body }
 }
 
 async fn skip_body<T: AsyncRead + Unpin + Send>(io: &mut T, bytes: usize) -> io::Result<()> {
@@ -175,14 +225,9 @@ impl request_response::Codec for Codec {
         io.read_exact(&mut patience).await?;
         let patience = Duration::from_millis(u32::from_le_bytes(patience).into()).min(self.protocol.deadline_max());
         self.deadline = Some(Instant::now() + patience);
-        let (head, payload) = self.read_lengths(io).await?;
-        match (self.admission)(self.protocol, head + payload) {
-            Some(memory) => Ok(Question::Received { frame: read_body(io, head, payload).await?, memory }),
-            None => {
-                skip_body(io, head + payload).await?;
-                Ok(Question::Refused)
-            }
-        }
+        let lengths = self.read_lengths(io).await?;
+        let read = self.read_question(io, lengths).await?;
+        Ok(read.map_or(Question::Refused, |(frame, memory)| Question::Received { frame, memory }))
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Answer>
@@ -247,9 +292,13 @@ impl request_response::Codec for Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::Resources;
     use bytes::Bytes;
     use futures::io::Cursor;
+    use futures::stream::{self, StreamExt, TryStreamExt};
     use libp2p::request_response::Codec as _;
+    use quorate_protocols::resources::{Limits, Scope};
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const NAME: StreamProtocol = StreamProtocol::new("/quorate/test/1");
@@ -257,7 +306,7 @@ mod tests {
     fn codec(protocol: Protocol, admit: bool) -> (Codec, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let seen = asked.clone();
-        let admission: Admission = Arc::new(move |_, bytes| {
+        let admission: Admission = Arc::new(move |_, _, bytes| {
             seen.fetch_add(bytes, Ordering::Relaxed);
             admit.then(Reservation::none)
         });
@@ -284,7 +333,46 @@ mod tests {
             Question::Received { frame: read, .. } => assert_eq!(read, frame),
             _ => panic!("the question was refused"),
         }
-        assert_eq!(asked.load(Ordering::Relaxed), frame.len());
+        assert_eq!(asked.load(Ordering::Relaxed), FIRST_BYTES);
+    }
+
+    /// Accounts in a tree that has so much memory for all frames.
+    fn accounted(protocol: Protocol, memory_bytes: u64) -> (Codec, Resources) {
+        let mut limits = Limits::unlimited();
+        limits.protocol = Amounts::memory(memory_bytes);
+        let resources = Resources::new(limits);
+        let admission = crate::network::admission(resources.clone());
+        (Codec::new(protocol, admission, TaskGroup::threaded()), resources)
+    }
+
+    /// Goal: a frame that is announced and does not come holds next to nothing, one that comes holds no more than twice
+    /// what has, and all of it at the end.
+    #[tokio::test]
+    async fn memory_is_reserved_as_bytes_arrive() {
+        let frame = Frame::new(vec![1, 2, 3], Bytes::from(vec![7; 1_000_000]));
+        let bytes = wire(Protocol::Piece, &frame).await;
+        let (codec, resources) = accounted(Protocol::Piece, u64::MAX);
+        let used = || resources.used(Scope::Protocol(Protocol::Piece.name())).memory_bytes as usize;
+        let lengths = bytes.len() - frame.len();
+        for sent in [0, 1, FIRST_BYTES, 100_000, 600_000, frame.len() - 1] {
+            let sent_bytes = stream::iter([io::Result::Ok(bytes[..lengths + sent].to_vec())]);
+            let mut io = sent_bytes.chain(stream::pending()).into_async_read();
+            let mut codec = codec.clone();
+            let mut reading = pin!(codec.read_request(&NAME, &mut io));
+            assert!(futures::poll!(reading.as_mut()).is_pending());
+            assert!(used() <= FIRST_BYTES.max(2 * sent), "{} held of {sent} bytes", used());
+        }
+        assert_eq!(used(), 0, "what is broken off holds nothing");
+        let question = codec.clone().read_request(&NAME, &mut Cursor::new(&bytes)).await.unwrap();
+        let Question::Received { frame: read, memory } = question else { panic!("the question was refused") };
+        assert_eq!((read, used()), (frame.clone(), frame.len()));
+        drop(memory);
+        // One that does not fit is read past.
+        let (mut codec, resources) = accounted(Protocol::Piece, frame.len() as u64 / 2);
+        let mut io = Cursor::new(&bytes);
+        assert!(matches!(codec.read_request(&NAME, &mut io).await.unwrap(), Question::Refused));
+        assert_eq!(io.position() as usize, bytes.len());
+        assert_eq!(resources.used(Scope::System).memory_bytes, 0);
     }
 
     #[tokio::test]

@@ -89,7 +89,7 @@ impl Start {
         let faults = config.faults.clone();
         let admit = Arc::new(AtomicBool::new(true));
         let admitted = admit.clone();
-        let admission: Admission = Arc::new(move |_, _| admitted.load(Ordering::Relaxed).then(Reservation::none));
+        let admission: Admission = Arc::new(move |_, _, _| admitted.load(Ordering::Relaxed).then(Reservation::none));
         let mut registry = Registry::default();
         let (net, inbound) = start(&seams, &identity, config, admission, &mut registry).await.unwrap();
         TestNode { peer: identity.peer(), net, inbound, tasks, faults, disk: self.disk, admit, registry }
@@ -661,7 +661,7 @@ async fn an_address_in_use_is_explained() {
     };
     let section = NetworkSection { listen: a.listen(), mdns: false, ..NetworkSection::default() };
     let config = NetworkConfig::new(&section, NetworkSecret::from_bytes([1; 32]), false);
-    let admission: Admission = Arc::new(|_, _| Some(Reservation::none()));
+    let admission: Admission = Arc::new(|_, _, _| Some(Reservation::none()));
     let error = start(&seams, &identity, config, admission, &mut Registry::default()).await.err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen on {}: another program listens there already", a.listen()));
 }
@@ -705,16 +705,33 @@ async fn a_peer_that_misbehaves_too_often_is_shut_out() {
 /// Goal: frames are accounted where the node's other memory is, and given back when they were dealt with.
 #[test]
 fn admission_reserves_from_the_protocol_and_refuses_beyond_its_limit() {
+    use crate::testing::identity;
     use quorate_protocols::resources::{Amounts, Limits, Scope};
     let mut limits = Limits::unlimited();
     limits.protocol = Amounts::memory(1000);
     let resources = Resources::new(limits);
     let admit = admission(resources.clone());
     let scope = Scope::Protocol(Protocol::Job.name());
-    let first = admit(Protocol::Job, 900).expect("there is room");
+    let (one, other) = (Some(identity(1).peer()), Some(identity(2).peer()));
+    let first = admit(Protocol::Job, one, 900).expect("there is room");
     assert_eq!(resources.used(scope).memory_bytes, 900);
-    assert!(admit(Protocol::Job, 200).is_none());
-    assert!(admit(Protocol::Raft, 200).is_some(), "another protocol has room of its own");
+    assert!(admit(Protocol::Job, other, 200).is_none());
+    assert!(admit(Protocol::Raft, one, 200).is_some(), "another protocol has room of its own");
     drop(first);
-    assert!(admit(Protocol::Job, 200).is_some());
+    assert!(admit(Protocol::Job, other, 200).is_some());
+}
+
+/// Goal: the frames of one peer leave room for those of another.
+#[test]
+fn admission_leaves_room_beside_one_peer() {
+    use crate::testing::identity;
+    use quorate_protocols::resources::{Amounts, Limits};
+    let mut limits = Limits::unlimited();
+    limits.protocol = Amounts::memory(1000);
+    limits.peer = Amounts::memory(500);
+    let admit = admission(Resources::new(limits));
+    let (one, other) = (Some(identity(1).peer()), Some(identity(2).peer()));
+    let held = admit(Protocol::Raft, one, 400);
+    assert!(held.is_some() && admit(Protocol::Raft, one, 200).is_none());
+    assert!(admit(Protocol::Raft, other, 500).is_some());
 }

@@ -1,6 +1,7 @@
 //! The intake of events at a primary: which triggers a dispatch fires, and the commit of that.
 //!
-//! Nothing is committed for events that fire nothing. The state is read after the lead was confirmed, so that a trigger
+//! Nothing is committed for events that fire nothing. What is committed is taken from the emitter's budget at this
+//! primary. The state is read after the lead was confirmed, so that a trigger
 //! whose submit was acknowledged by an earlier primary is never overlooked. Expressions are evaluated beside the
 //! actors, on copies of what the triggers want.
 //!
@@ -104,6 +105,8 @@ impl EventIntake {
         if deliveries.is_empty() && lost == 0 {
             return Ok(Ok(DeliveryAck { reaches, recorded: known }));
         }
+        // The emitter's, though this node proposes it.
+        local.charge(from, deliveries.iter().map(|delivery| delivery.event.data.len()).sum())?;
         let command = Command::Trigger(TriggerCommand::Deliver { emitter: from, follows, reaches, lost, deliveries });
         Ok(match local.propose(this_node, command, DEADLINE).await? {
             Ok(CommandReply::Delivered { reaches }) => Ok(DeliveryAck { reaches, recorded: Some(reaches) }),

@@ -186,6 +186,9 @@ async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) 
         return Err(error.to_string());
     }
     worker_sessions.touch(peer);
+    // It may be given its first task later than an unused lease lasts. Best effort, beside its work.
+    let approvals = env.approvals.clone();
+    env.seams.tasks.spawn(async move { approvals.renew(peer, lease, lease_time).await });
     Ok(())
 }
 

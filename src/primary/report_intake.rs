@@ -86,9 +86,12 @@ impl ReportIntake {
             Ok(Err(rejection)) => TaskAnswer::Malformed { reason: rejection.to_string() },
             Err(QuorumError::NotPrimary { primary, voters, .. }) => TaskAnswer::NotPrimary { primary, voters },
             Err(error @ QuorumError::TooLarge { .. }) => TaskAnswer::Malformed { reason: error.to_string() },
-            Err(QuorumError::Paused { .. } | QuorumError::Busy { .. } | QuorumError::DiskFull { .. }) => {
-                TaskAnswer::Busy
-            }
+            Err(
+                QuorumError::Paused { .. }
+                | QuorumError::Busy { .. }
+                | QuorumError::TooFast { .. }
+                | QuorumError::DiskFull { .. },
+            ) => TaskAnswer::Busy,
             Err(QuorumError::Unknown { .. }) => TaskAnswer::Unknown,
             Err(QuorumError::NotMember { .. } | QuorumError::Stopped { .. }) => {
                 TaskAnswer::NotPrimary { primary: None, voters: Vec::new() }

@@ -7,7 +7,7 @@
 //! Every command of a job makes a round trip to its quorum's primary, so quorums that are led from afar are passed over
 //! while a nearer one has room, or can be formed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::limits::STANDBYS;
+use quorate_protocols::approval::limits::{MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES};
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::certificate::Founding;
@@ -36,13 +37,8 @@ use super::{ClientError, PlacementError, RoundError};
 use crate::raft::QuorumHost;
 use crate::seams::{Entropy, Net, TaskGroup};
 
-/// What a member sets aside for one quorum: its log between snapshots, and its state in memory. Guesses, to be
-/// replaced by what `bench idle` measures.
-const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
-const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
-
-/// A promise to be a member is used within seconds. The approver then makes it last for as long as its node is a
-/// member, and the primary prolongs those of the standbys.
+/// A promise to be a member is used within seconds, and lasts so long from then. The approver makes it last for as long
+/// as its node is a member, and the primary prolongs those of the standbys.
 pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 
 /// Drawn quorums that are asked before a new one is formed.
@@ -76,17 +72,49 @@ pub struct PlacementParts {
     pub voters: usize,
 }
 
+/// A quorum that refused work for want of room, be it in its owner's share, is passed over for this long.
+const FULL_REST: Duration = Duration::from_secs(60);
+
+/// Such quorums that are remembered; beyond that the one that refused first is tried again.
+const FULL_MAX: usize = 1_024;
+
+/// Quorums that had no room for this node's work a moment ago.
+#[derive(Default)]
+struct FullQuorums(BTreeMap<QuorumId, Instant>);
+
+impl FullQuorums {
+    fn record_refusal(&mut self, quorum: QuorumId) {
+        self.0.insert(quorum, Instant::now());
+        if self.0.len() > FULL_MAX
+            && let Some(first) = self.0.iter().min_by_key(|(_, at)| **at).map(|(quorum, _)| *quorum)
+        {
+            self.0.remove(&first);
+        }
+    }
+
+    fn at_rest(&mut self) -> BTreeSet<QuorumId> {
+        self.0.retain(|_, at| at.elapsed() < FULL_REST);
+        self.0.keys().copied().collect()
+    }
+}
+
 type Formation = Shared<BoxFuture<'static, Result<QuorumId, PlacementError>>>;
 
 struct Inner {
     parts: PlacementParts,
     /// The formation under way, which every caller that needs a quorum waits for.
     forming: Mutex<Option<Formation>>,
+    full: Mutex<FullQuorums>,
 }
 
 impl Placement {
     pub fn new(parts: PlacementParts) -> Self {
-        Self(Arc::new(Inner { parts, forming: Mutex::new(None) }))
+        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full: Mutex::default() }))
+    }
+
+    /// The quorum has no room for this node's work: others are chosen for a while.
+    pub fn record_full(&self, quorum: QuorumId) {
+        self.0.full.lock().record_refusal(quorum);
     }
 
     /// A new id for a job of this quorum.
@@ -95,7 +123,7 @@ impl Placement {
     }
 
     pub async fn quorum_for_job(&self) -> Result<QuorumId, PlacementError> {
-        let mut refused = BTreeSet::new();
+        let mut refused = self.0.full.lock().at_rest();
         for _ in 0..CHOICES_TRIED_MAX {
             let parts = &self.0.parts;
             let eligible: Vec<QuorumAdvert> =
@@ -135,7 +163,8 @@ impl Placement {
         let (began, slowest) = (Instant::now(), self.slowest_round_trip());
         loop {
             match self.0.parts.client.query(quorum, Query::Quorum, false, CHOICE_DEADLINE + 8 * slowest).await {
-                Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none(),
+                // What it announced may be old.
+                Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none() && view.room > 0,
                 Err(ClientError::NoPrimary { .. }) if began.elapsed() < ELECTION_PATIENCE => (),
                 // Members hold the question until they have elected, and may be asked for a proof first.
                 Err(ClientError::Unreachable { .. })
@@ -249,4 +278,31 @@ fn choose(eligible: &[QuorumAdvert], entropy: &dyn Entropy) -> Option<QuorumId> 
     let (one, other) = (draw()?, draw()?);
     let load = |advert: &QuorumAdvert| (advert.jobs, advert.objects, advert.quorum);
     Some(if load(one) <= load(other) { one.quorum } else { other.quorum })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: who was refused for want of room chooses another quorum, and comes back later.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_quorum_is_passed_over_for_a_while() {
+        let mut full = FullQuorums::default();
+        let quorum = |number: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&number.to_le_bytes());
+            QuorumId(id)
+        };
+        full.record_refusal(quorum(1));
+        tokio::time::advance(FULL_REST / 2).await;
+        full.record_refusal(quorum(2));
+        assert_eq!(full.at_rest(), [quorum(1), quorum(2)].into());
+        tokio::time::advance(FULL_REST / 2).await;
+        assert_eq!(full.at_rest(), [quorum(2)].into());
+        for number in 0..=FULL_MAX as u16 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            full.record_refusal(quorum(number + 10));
+        }
+        assert!(full.at_rest().len() == FULL_MAX && !full.at_rest().contains(&quorum(2)));
+    }
 }

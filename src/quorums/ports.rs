@@ -52,6 +52,10 @@ pub trait LocalQuorum: Send + Sync + 'static {
         command: Command,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>>;
+    /// Takes what is to be proposed for a peer by this node itself from that peer's budget.
+    fn charge(&self, _for_peer: PeerId, _bytes: usize) -> Result<(), QuorumError> {
+        Ok(())
+    }
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
     fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>>;
     fn clock(&self) -> Option<Judgement>;
@@ -102,6 +106,9 @@ impl LocalQuorum for Quorum {
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
         let quorum = self.clone();
         Box::pin(async move { Self::propose(&quorum, by, command, deadline).await })
+    }
+    fn charge(&self, for_peer: PeerId, bytes: usize) -> Result<(), QuorumError> {
+        Self::charge(self, for_peer, bytes)
     }
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let quorum = self.clone();

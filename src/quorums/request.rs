@@ -165,7 +165,7 @@ fn answer_error(error: QuorumError) -> JobAnswer {
         QuorumError::NotPrimary { primary, voters, .. } => JobAnswer::NotPrimary { primary, voters },
         QuorumError::Paused { reason, .. } => JobAnswer::Paused { reason },
         QuorumError::DiskFull { .. } => JobAnswer::Paused { reason: error.to_string() },
-        QuorumError::Busy { .. } => JobAnswer::Busy,
+        QuorumError::Busy { .. } | QuorumError::TooFast { .. } => JobAnswer::Busy,
         QuorumError::Unknown { reason, .. } => JobAnswer::Unknown { reason },
         QuorumError::NotMember { .. } => JobAnswer::NotMember,
         QuorumError::TooLarge { .. } => JobAnswer::Malformed { reason: error.to_string() },

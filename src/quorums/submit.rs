@@ -146,7 +146,13 @@ impl Submits {
                 Err(ClientError::Rejected(Rejection::Level { .. })) if left > LEVEL_PAUSE => {
                     sleep(LEVEL_PAUSE).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // Whoever submits again gets another quorum.
+                    if matches!(error, ClientError::Rejected(Rejection::Full { .. })) {
+                        self.0.placement.record_full(job.quorum);
+                    }
+                    return Err(error.into());
+                }
             }
         }
     }

@@ -23,7 +23,9 @@ use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::{Judgement, LogPosition};
 use quorate_protocols::quorum::Voters;
-use quorate_protocols::quorum::limits::{APPEND_DEADLINE, MAJORITY_SILENCE_MAX, PROPOSALS_MAX};
+use quorate_protocols::quorum::limits::{
+    APPEND_DEADLINE, LOG_BYTES_KEPT, LOG_BYTES_MAX, MAJORITY_SILENCE_MAX, PROPOSALS_MAX,
+};
 use quorate_protocols::quorum::request::QuorumView;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,12 @@ use crate::storage::Storage;
 use status::Status;
 
 pub use status::Stop;
+
+/// Between two snapshots that are taken for the bytes of the log: each encodes the state.
+const COMPACT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a snapshot is waited for. One that was being built already is older than the one wanted.
+const COMPACT_WAIT: Duration = Duration::from_secs(10);
 
 /// What a group is opened with.
 pub struct GroupParts {
@@ -166,6 +174,7 @@ impl Group {
             Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics, wrote_at: None, wrote: false };
         crate::seams::spawn(proposer.run());
         crate::seams::spawn(Self::supervise(group.clone()));
+        crate::seams::spawn(Self::compact_by_bytes(group.clone()));
         Ok(group)
     }
 
@@ -371,6 +380,7 @@ impl Group {
                 jobs_live,
                 jobs_ended,
                 objects,
+                room: applied.state.room(),
                 level: applied.state.level(),
                 time: applied.state.wall(),
                 clock_apart_ms: None,
@@ -461,6 +471,44 @@ impl Group {
                 changed = server.changed() => if changed.is_err() { return group.ended() },
             }
         }
+    }
+
+    // --- the log ---
+
+    /// Takes a snapshot, and lets go of the log before it, whenever the log has become heavy: openraft counts entries.
+    async fn compact_by_bytes(group: Arc<Self>) {
+        let (sizes, heavy) = &*group.log.sizes;
+        loop {
+            let is_heavy = sizes.lock().bytes() >= LOG_BYTES_MAX;
+            tokio::select! {
+                biased;
+                () = group.stop.cancelled() => return,
+                () = heavy.notified(), if !is_heavy => continue,
+                () = tokio::time::sleep(COMPACT_PAUSE), if is_heavy => (),
+            }
+            let (surplus, applied) = (sizes.lock().end_of_surplus(LOG_BYTES_KEPT), group.applied());
+            let taken = group.raft.wait(None);
+            let taken = taken.metrics(|metrics| metrics.snapshot.index() >= applied, "a snapshot of a heavy log");
+            let compacted = async {
+                group.raft.trigger().snapshot().await?;
+                // Late or not: what is not in a snapshot stays.
+                let _ = tokio::time::timeout(COMPACT_WAIT, taken).await;
+                match surplus {
+                    Some(surplus) => group.raft.trigger().purge_log(surplus).await,
+                    None => Ok(()),
+                }
+            };
+            tokio::select! {
+                biased;
+                () = group.stop.cancelled() => return,
+                // Fails only when openraft has ended, which the supervisor tells.
+                compacted = compacted => if compacted.is_err() { return },
+            }
+        }
+    }
+
+    fn applied(&self) -> Option<u64> {
+        self.machine.read(|applied| applied.last.index())
     }
 
     fn lost_lead(&self) {

@@ -12,6 +12,7 @@ use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::certificate::{Founding, Tip};
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::liveness::Latency;
+use quorate_protocols::quorum::budget::Budgets;
 use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX};
 use quorate_protocols::quorum::request::{MembershipStatement, SignedMembership};
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
@@ -50,6 +51,10 @@ const FOUND_PAUSE: Duration = Duration::from_millis(50);
 /// its vote before, and the others theirs.
 const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
 
+/// Foundings that are answered at once. Each syncs several times and may wait for an election: the places of other
+/// members' messages are not for them. The next is told so.
+const FOUNDINGS_MAX: usize = 64;
+
 /// A member that left says who took its place for this long.
 const DEPARTED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const DEPARTED_MAX: usize = 4 * QUORUMS_PER_NODE_MAX;
@@ -85,6 +90,8 @@ pub struct Inner {
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
     pub clocks: Arc<NodeClocks>,
+    /// What other peers may still propose here.
+    pub budgets: Mutex<Budgets>,
     /// Peers that liveness suspects, and since when on the monotonic clock.
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
@@ -101,6 +108,8 @@ pub struct Inner {
     pub(super) changing: tokio::sync::Mutex<()>,
     /// Inquiries about strangers that are under way.
     pub(super) inquiries: Arc<Semaphore>,
+    /// Foundings that this node is asked for just now.
+    pub(super) foundings: Semaphore,
 }
 
 /// Quorums of which this disk forgot what `member` promised. When there are any, the node must take a new incarnation
@@ -136,6 +145,7 @@ impl Inner {
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
             clocks,
+            budgets: Mutex::default(),
             suspected: Mutex::default(),
             denied: Mutex::default(),
             membership_leases: OnceLock::new(),
@@ -145,6 +155,7 @@ impl Inner {
             rejoining: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             inquiries: Arc::new(Semaphore::new(INQUIRIES_MAX)),
+            foundings: Semaphore::new(FOUNDINGS_MAX),
         });
         host.load_departed()?;
         let me = host.identity.member();

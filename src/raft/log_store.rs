@@ -19,13 +19,14 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LeaderId, LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use quorate_protocols::ids::{LogIndex, MemberId, QuorumId, Term};
-use quorate_protocols::quorum::limits::LOG_READ_BYTES_MAX;
+use quorate_protocols::quorum::limits::{LOG_BYTES_MAX, LOG_READ_BYTES_MAX};
 use quorate_protocols::wire::{self, Record};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::log_sizes::LogSizes;
 use super::rollback_guard::RollbackGuard;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use crate::seams::{DiskError, Failpoint, KvBatch, failpoint};
@@ -139,6 +140,8 @@ pub struct LogStore {
     fault: LastFault,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
     pub synced: Arc<(AtomicU64, Notify)>,
+    /// What the entries weigh; the notice wakes whoever takes snapshots when they weigh too much.
+    pub sizes: Arc<(Mutex<LogSizes>, Notify)>,
     /// What openraft last said is committed, since the start of the process.
     pub committed: Arc<AtomicU64>,
     pub known_vote: KnownVote,
@@ -147,7 +150,8 @@ pub struct LogStore {
 impl LogStore {
     pub fn new(storage: Storage, trees: Trees, mark: RollbackGuard, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
-        Self { storage, trees, mark, fault, synced, committed: Arc::default(), known_vote: KnownVote::default() }
+        let (sizes, committed, known_vote) = (Arc::default(), Arc::default(), KnownVote::default());
+        Self { storage, trees, mark, fault, synced, sizes, committed, known_vote }
     }
 
     /// Marks the end of the log until the group stops, at most once per `rollback_guard::INDEX_INTERVAL`. Once this has
@@ -229,7 +233,15 @@ impl LogStore {
         let limit = usize::try_from(end - start).unwrap_or(usize::MAX);
         let rows =
             self.storage.kv().range(&self.trees.log, &start.to_be_bytes(), &end.to_be_bytes(), limit, bytes_max)?;
-        let entries = rows.iter().map(|(key, value)| self.decode(key, value)).collect::<Result<_, _>>()?;
+        let entries: Vec<Entry> = rows.iter().map(|(key, value)| self.decode(key, value)).collect::<Result<_, _>>()?;
+        // The log that a restart found is read once, to be applied again.
+        if self.synced.0.load(Ordering::Acquire) == 0 {
+            let mut sizes = self.sizes.0.lock();
+            entries
+                .iter()
+                .zip(&rows)
+                .for_each(|(entry, (_, value))| sizes.record_older(entry.log_id.index, value.len()));
+        }
         let mut read = LogRead { is_at_start: self.synced.0.load(Ordering::Acquire) == 0, entries };
         failpoint(Failpoint::LogRead, &mut read);
         Ok(read.entries)
@@ -332,9 +344,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut batch = KvBatch::new();
         let mut last = 0;
+        let mut written = Vec::new();
         for entry in entries {
             last = entry.log_id.index;
-            batch.put(&self.trees.log, last.to_be_bytes(), wire::encode_record(&LogRecord(entry)));
+            let record = wire::encode_record(&LogRecord(entry));
+            written.push((last, record.len()));
+            batch.put(&self.trees.log, last.to_be_bytes(), record);
         }
         let (synced, fault) = (self.synced.clone(), self.fault.clone());
         let done = move |result: Result<(), DiskError>| {
@@ -344,7 +359,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             callback.log_io_completed(fault.record_fault(result).map_err(io::Error::other));
         };
-        self.fault.record_fault(self.storage.write_then(batch, done)).map_err(write_error)
+        self.fault.record_fault(self.storage.write_then(batch, done)).map_err(write_error)?;
+        let mut sizes = self.sizes.0.lock();
+        written.into_iter().for_each(|(index, bytes)| sizes.record_entry(index, bytes));
+        if sizes.bytes() >= LOG_BYTES_MAX {
+            self.sizes.1.notify_one();
+        }
+        Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
@@ -352,6 +373,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         batch.delete_range(&self.trees.log, log_id.index.to_be_bytes(), u64::MAX.to_be_bytes());
         let kept = log_id.index.saturating_sub(1);
         self.synced.0.fetch_min(kept, Ordering::AcqRel);
+        self.sizes.0.lock().truncate(log_id.index);
         let truncated = async {
             self.mark.truncating(LogIndex(kept)).await?;
             self.storage.write(batch).await
@@ -363,6 +385,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, PURGED, log_id);
         batch.delete_range(&self.trees.log, 0u64.to_be_bytes(), (log_id.index + 1).to_be_bytes());
+        self.sizes.0.lock().purge(log_id.index);
         // Not synced: after a crash the entries may be there again, which is harmless.
         self.fault.record_fault(self.storage.kv().apply(batch)).map_err(write_error)
     }

@@ -14,6 +14,8 @@ pub struct QuorumMetrics {
     pub entries: Counter,
     pub commands: Counter,
     pub refused_busy: Counter,
+    pub refused_fast: Counter,
+    pub foretold: Counter,
     pub diverged: Counter,
     pub healed: Counter,
     pub reopened: Counter,
@@ -29,6 +31,8 @@ impl Default for QuorumMetrics {
             entries: Counter::default(),
             commands: Counter::default(),
             refused_busy: Counter::default(),
+            refused_fast: Counter::default(),
+            foretold: Counter::default(),
             diverged: Counter::default(),
             healed: Counter::default(),
             reopened: Counter::default(),
@@ -46,6 +50,16 @@ impl QuorumMetrics {
         registry.register("entries", "Log entries that this node committed as primary", self.entries.clone());
         registry.register("commands", "Commands that this node committed as primary", self.commands.clone());
         registry.register("refused_busy", "Commands refused because the queue was full", self.refused_busy.clone());
+        registry.register(
+            "refused_fast",
+            "Commands refused because one peer sent more than its share",
+            self.refused_fast.clone(),
+        );
+        registry.register(
+            "foretold",
+            "Commands answered without a log entry, because they change nothing",
+            self.foretold.clone(),
+        );
         registry.register("diverged", "Groups stopped because a majority had another state", self.diverged.clone());
         registry.register("healed", "Groups that took the state of another member since", self.healed.clone());
         registry.register(

@@ -2,7 +2,8 @@
 //!
 //! A [`QuorumHost`] runs one [`group::Group`] per quorum, on one network, one store and one liveness layer:
 //!
-//! - `log_store`, `mark`, `snapshot`, `state_machine`: what a member remembers, and how it notices that it forgot;
+//! - `log_store`, `log_sizes`, `rollback_guard`, `snapshot`, `state_machine`: what a member remembers, how it notices
+//!   that it forgot, and when its log is cut;
 //! - `network`, `server`, `host`: raft's messages out and in, and the founding of quorums;
 //! - `door`: which of those messages are taken, and from whom;
 //! - `agreement`, `copies`: members that differ, and how the one that is wrong gets the state of the others;
@@ -34,6 +35,7 @@ mod group;
 mod host;
 mod latencies;
 mod liveness;
+mod log_sizes;
 mod log_store;
 mod membership;
 mod metrics;
@@ -146,6 +148,8 @@ pub enum QuorumError {
     Paused { quorum: QuorumId, reason: String },
     #[error("quorum {quorum} has too many commands waiting")]
     Busy { quorum: QuorumId },
+    #[error("{by} has sent more commands than its share of this primary; the next is taken in {wait:?}")]
+    TooFast { by: PeerId, wait: Duration },
     /// With a reason, the answer came as soon as there was one.
     #[error("no answer within {after:?}; whether the command was committed is unknown{}", because(reason))]
     Unknown { after: Duration, reason: Option<String> },
@@ -393,6 +397,10 @@ impl Quorum {
         if bytes > COMMAND_BYTES_MAX {
             return Err(QuorumError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
         }
+        self.charge(by, bytes)?;
+        if let Some(reply) = self.foretell_reply(by, &command).await? {
+            return Ok(reply);
+        }
         let (answer, answered) = oneshot::channel();
         group.proposals.try_send(proposer::Proposal { by, command, bytes, answer }).map_err(
             |refused| match refused {
@@ -408,6 +416,35 @@ impl Quorum {
             // The proposer ended with the command in flight, or time did: both leave it open.
             Ok(Err(_)) | Err(_) => Err(QuorumError::Unknown { after: deadline, reason: None }),
         }
+    }
+    /// Takes a command from the budget of its author, or of whom it is proposed for. What this node proposes itself has
+    /// none: it is its duty.
+    pub fn charge(&self, by: PeerId, bytes: usize) -> Result<(), QuorumError> {
+        if by == self.host.identity.peer() {
+            return Ok(());
+        }
+        let taken = self.host.budgets.lock().take_command(self.host.seams.clock.monotonic(), by, bytes);
+        taken.map_err(|wait| {
+            self.host.metrics.refused_fast.inc();
+            QuorumError::TooFast { by, wait }
+        })
+    }
+    /// The reply to a command that changes nothing, without an entry of the log. It is read like any answer to a
+    /// question: with the lead confirmed, for another primary may have committed what this one does not know.
+    async fn foretell_reply(
+        &self,
+        by: PeerId,
+        command: &Command,
+    ) -> Result<Option<Result<CommandReply, Rejection>>, QuorumError> {
+        let group = self.group()?;
+        let foretell = || group.machine.read(|applied| applied.state.foretell_reply(by, command));
+        if foretell().is_none() {
+            return Ok(None);
+        }
+        self.confirm_lead().await?;
+        Ok(foretell().inspect(|_| {
+            self.host.metrics.foretold.inc();
+        }))
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
     pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
@@ -528,6 +565,7 @@ fn departed_view(membership: &SignedMembership) -> QuorumView {
         jobs_live: 0,
         jobs_ended: 0,
         objects: 0,
+        room: 0,
         level: 0,
         time: Default::default(),
         clock_apart_ms: None,

@@ -107,6 +107,10 @@ impl Inner {
         let failed = |error: ServeError| RaftAnswer::Failed { reason: error.to_string() };
         let answer = match message {
             RaftMessage::Found { founding, members, standbys, initialize } => {
+                let Ok(_place) = self.foundings.try_acquire() else {
+                    let reason = "this node is busy with other foundings: ask again".to_owned();
+                    return (RaftAnswer::Failed { reason }, Bytes::new());
+                };
                 let founded = match self.create(from, founding, members, standbys).await {
                     Ok(group) if initialize => self.initialize(&group).await,
                     created => created.map(drop),

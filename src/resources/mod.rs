@@ -181,7 +181,7 @@ fn scope_sort(scope: Scope) -> &'static str {
         Scope::System => "system",
         Scope::Service(_) => "service",
         Scope::Protocol(name) => name,
-        Scope::Peer(_) => "peer",
+        Scope::Peer(..) => "peer",
         Scope::Lender(_) => "lender",
         Scope::Job(_) => "job",
         Scope::Task(..) => "task",

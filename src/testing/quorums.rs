@@ -201,6 +201,7 @@ impl LocalQuorum for Handle {
             jobs_live: 0,
             jobs_ended: 0,
             objects: 1,
+            room: 100,
             level: self.0.level,
             time: Millis(0),
             clock_apart_ms: None,

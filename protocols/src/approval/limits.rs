@@ -23,8 +23,32 @@ pub const OVER_ASK: usize = 3;
 /// Leases one asker may hold at one approver; the next is refused.
 pub const LEASES_PER_ASKER_MAX: usize = 1024;
 
+/// Those of them that nobody has used yet: a column without a piece, a worker without a task, a founding that did not
+/// begin. An asker with hundreds of transfers at once has some tens.
+pub const UNUSED_PER_ASKER_MAX: usize = LEASES_PER_ASKER_MAX / 2;
+
+/// The same of all askers together, for names of peers cost nothing. At some 600 bytes each.
+pub const UNUSED_MAX: usize = 8 * 1024;
+
+/// How long a lease lasts that nobody uses. It has time for the longest round, for a commit of what was won, and for
+/// the first order under it, also where links and disks are slow. One that is used lasts as long as it was asked for.
+pub const UNUSED_LEASE_MAX: Duration = Duration::from_secs(30);
+
+/// How soon a primary confirms leases that may not be used for long, such as those of spares: early enough for a second
+/// try.
+pub const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Longest lease an approver grants before it must be renewed.
 pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// Disk that one asker may hold of a node under leases that can still end, in percent of what the node may promise:
+/// others find room beside it. Columns that became part of an object are not counted.
+pub const ASKER_DISK_PERCENT: u64 = 75;
+
+/// What a member sets aside for one quorum, whatever it is asked for: its log between snapshots, and its state in
+/// memory. Guesses, to be replaced by what `bench idle` measures.
+pub const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
+pub const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A peer that was asked this long ago, and two of its round trips, and is silent no longer counts as an answer to
 /// come: another is asked as well.
@@ -64,3 +88,8 @@ pub fn slow_after(round_trip: Duration) -> Duration {
 const _: () = assert!(SLOW.as_millis() < DEADLINE.as_millis() && DEADLINE.as_millis() < DEADLINE_MAX.as_millis());
 const _: () = assert!(DEADLINE_MAX.as_millis() < ROUND_DEADLINE.as_millis());
 const _: () = assert!(LEASE_TRUST_PERCENT < 100);
+// A promise that was won last in the longest round is counted on for another such round, and two tries to confirm it.
+const _: () = assert!(
+    2 * ROUND_DEADLINE.as_millis() + CONFIRM_INTERVAL.as_millis()
+        <= UNUSED_LEASE_MAX.as_millis() * LEASE_TRUST_PERCENT as u128 / 100
+);

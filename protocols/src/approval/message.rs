@@ -34,9 +34,10 @@ impl Requirement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalRequest {
     pub subject: Subject,
-    /// What the subject needs. The approver reserves all of it, or refuses.
+    /// What the subject needs. The approver reserves all of it, or refuses. What a member needs it knows itself.
     pub requirement: Requirement,
     pub nonce: Nonce,
+    /// How long the lease lasts once it is used; unused it ends after `UNUSED_LEASE_MAX`.
     pub duration: Duration,
 }
 

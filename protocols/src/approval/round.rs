@@ -15,8 +15,8 @@
 //! only when the others cannot be enough, and the round ends as if it had said no. A round that ends with less than was
 //! wanted says whether anybody who may come is left (`exhausted`).
 //!
-//! The asker trusts a promise for [`LEASE_TRUST_PERCENT`] of its duration, counted from when it *asked*: the approver's
-//! clock started later, so the approver lets go after the asker has stopped counting on it.
+//! The asker trusts a promise for [`LEASE_TRUST_PERCENT`] of the time that an unused one lasts, counted from when it
+//! *asked*: the approver's clock started later, so the approver lets go after the asker has stopped counting on it.
 //!
 //! Whoever drives the round performs the effects, reports every answer and every failure to answer, and ticks at
 //! [`Round::wake_at`]. It stops when [`Round::is_idle`]; answers that it does not wait for end by themselves, as
@@ -26,7 +26,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::limits::{
-    CANDIDATES_MAX, EXTRA_WAIT, LEASE_DURATION_MAX, OVER_ASK, ROUND_DEADLINE, VOLUNTEERS_WAIT, deadline, slow_after,
+    CANDIDATES_MAX, EXTRA_WAIT, LEASE_DURATION_MAX, OVER_ASK, ROUND_DEADLINE, UNUSED_LEASE_MAX, VOLUNTEERS_WAIT,
+    deadline, slow_after,
 };
 use super::message::{Approval, ApprovalAnswer, ApprovalRequest, Refusal, Subject};
 use crate::capacity::Requirement;
@@ -389,7 +390,9 @@ impl Round {
             // Nothing was asked before the round began.
             _ => self.started.min(now),
         };
-        let trusted_ms = self.spec.duration.as_millis() as u64 / 100 * LEASE_TRUST_PERCENT;
+        // Nobody uses it yet.
+        let trusted = self.spec.duration.min(UNUSED_LEASE_MAX);
+        let trusted_ms = trusted.as_millis() as u64 / 100 * LEASE_TRUST_PERCENT;
         asked_at.plus(Duration::from_millis(trusted_ms))
     }
 

@@ -284,7 +284,7 @@ fn a_promise_is_trusted_for_less_than_it_lasts_from_when_it_was_asked() {
     round.pass(400);
     round.approve(1);
     let Some(RoundEffect::Done { granted, .. }) = round.effects.last() else { panic!("the round is done") };
-    assert_eq!(granted[0].trusted_until, Millis(1_000 + 540_000));
+    assert_eq!(granted[0].trusted_until, Millis(1_000 + 27_000));
 }
 
 #[test]

@@ -49,6 +49,9 @@ pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 /// Live jobs of one quorum; the next is refused.
 pub const JOBS_LIVE_MAX: usize = 10_000;
 
+/// Those of them of one owner: a half, so that nobody fills a quorum for all others.
+pub const OWNER_JOBS_MAX: usize = JOBS_LIVE_MAX / 2;
+
 /// Ended jobs kept in the record, and for how long.
 pub const JOBS_ENDED_MAX: usize = 10_000;
 pub const JOBS_ENDED_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -79,6 +82,10 @@ pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// A store run that has stored nothing is abandoned after this without a sign of its uploader: there is nothing in it
 /// to go on with.
 pub const STORE_EMPTY_MAX: Duration = Duration::from_secs(60);
+
+/// A peer that did not submit a store run takes over its upload only after this without a sign of the present uploader:
+/// before, it would break off an upload that goes on.
+pub const UPLOAD_SILENT_MAX: Duration = STORE_EMPTY_MAX;
 
 /// A store run without upload progress for this long is abandoned, and what it stored is collected.
 pub const STORE_IDLE_MAX: Duration = Duration::from_secs(3600);

@@ -6,8 +6,9 @@
 //! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels),
 //!   and entries that only bring the record up to its time: the primary's node itself, never a peer.
 //! - Commands of a run's uploader, and of workers of tasks: the state machine compares the author with the peer that it
-//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing
-//!   it when the node that began is gone, and the piece hashes already recorded refuse any other file.
+//!   has on record, so they pass here. *Attach* passes as well: whoever has the file may finish storing it when the
+//!   node that began is gone. The state refuses it to a stranger while the upload goes on, and the piece hashes already
+//!   recorded refuse any other file.
 //!
 //! The check reads what the primary has applied, which may lag behind what is committed. That is safe: an owner never
 //! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.

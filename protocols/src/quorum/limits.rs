@@ -44,6 +44,19 @@ pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
 /// Commands waiting at a primary; the next is refused as busy.
 pub const PROPOSALS_MAX: usize = 4 * 1024;
 
+/// What a primary takes of one other peer a second, and at once, over all quorums of its node: commands, and their
+/// bytes in the log. Guesses, above what a node does that stores as fast as its disks are, or reports the largest
+/// outputs; below what keeps others from committing. Beyond it the peer is told that the quorum is busy.
+pub const PROPOSER_COMMANDS_PER_SECOND: u64 = 5_000;
+pub const PROPOSER_COMMANDS_BURST: u64 = 4 * PROPOSER_COMMANDS_PER_SECOND;
+pub const PROPOSER_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+pub const PROPOSER_BYTES_BURST: u64 = 4 * PROPOSER_BYTES_PER_SECOND;
+
+/// Peers whose commands are counted; beyond that the one that is closest to a full budget is forgotten.
+pub const PROPOSERS_MAX: usize = 4_096;
+
+const _: () = assert!(COMMAND_BYTES_MAX < PROPOSER_BYTES_BURST as usize);
+
 /// A primary that has not heard a majority for this long starts nothing and reports the quorum paused.
 pub const MAJORITY_SILENCE_MAX: Duration = Duration::from_secs(1);
 
@@ -71,6 +84,13 @@ const _: () = assert!(
 pub const SNAPSHOT_INTERVAL: u64 = 5_000;
 pub const LOG_KEPT: u64 = 1_000;
 
+/// Bytes of a log after which a member takes a snapshot, however few entries they are in, and what it then keeps behind
+/// the snapshot for members that lag a little. So useless or large commands fill no disk.
+pub const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const LOG_BYTES_KEPT: u64 = 16 * 1024 * 1024;
+
+const _: () = assert!(2 * LOG_BYTES_KEPT < LOG_BYTES_MAX && 4 * BATCH_BYTES_MAX < LOG_BYTES_KEPT as usize);
+
 /// Each member waits for up to this many entries more, by its name, so that not all are busy with theirs at once.
 pub const SNAPSHOT_SPREAD: u64 = 2_000;
 
@@ -96,8 +116,15 @@ const _: () = assert!(TERM_MAX < u64::MAX - TERM_JUMP_MAX);
 /// Quorums one node may be a member of.
 pub const QUORUMS_PER_NODE_MAX: usize = 4_096;
 
+/// Those of them that one peer may have asked the node for, as their founder or their primary: many times what an
+/// honest peer founds, for it founds one only when those that it knows are full.
+pub const QUORUMS_PER_ASKER_MAX: usize = QUORUMS_PER_NODE_MAX / 16;
+
 /// Objects of one quorum.
 pub const OBJECTS_MAX: usize = 100_000;
+
+/// Objects of one quorum on which one owner has a claim.
+pub const OWNER_OBJECTS_MAX: usize = OBJECTS_MAX / 2;
 
 /// Standbys that one quorum remembers.
 pub const STANDBYS_MAX: usize = 16;

@@ -160,6 +160,8 @@ pub struct QuorumView {
     pub jobs_live: u32,
     pub jobs_ended: u32,
     pub objects: u32,
+    /// How many more jobs it takes: the least that any of its limits leaves.
+    pub room: u32,
     pub level: u16,
     /// By the clocks of a majority, at the newest entry.
     pub time: Millis,

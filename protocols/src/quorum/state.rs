@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use super::clock::{CLOCK_STEP_MIN, ClockStep, STEP_SLACK, millis_between};
 use super::jobs::JobBook;
-use super::limits::{LEVEL, LEVEL_FIRST};
+use super::limits::{HASH_BYTES_MAX, LEVEL, LEVEL_FIRST, OBJECTS_MAX};
 use super::objects::{Catalog, CatalogCx, Now};
 use super::tasks::{PoolCx, PoolView, TaskPool, WorkerInstructions};
 use super::triggers::Triggers;
 use super::uses::{ObjectUse, Part, Uses};
 use crate::approval::Approval;
 use crate::certificate::Chain;
-use crate::ids::{Digest, JobId, Millis, ObjectId, PeerId, QuorumId, StepIndex};
+use crate::ids::{Digest, JobId, Millis, ObjectId, PeerId, PieceHash, QuorumId, StepIndex};
+use crate::job::limits::JOBS_LIVE_MAX;
 use crate::job::record::JobRecord;
 use crate::job::spec::TriggeredSpec;
 use crate::task::message::{Assignment, StepContext};
@@ -29,6 +30,9 @@ use crate::task::record::{AttemptRecord, Place, TaskAttempt};
 use crate::trigger::planner::{Listener, TriggerBook};
 use crate::trigger::record::TriggerRun;
 use crate::trigger::spec::{TriggerSpec, When};
+
+/// Bytes of a specification of usual size, for which there must be room. A guess.
+const ROOM_SPEC_BYTES: usize = 1024;
 
 /// Everything a quorum has agreed on. On disk and on the wire it travels as a snapshot's chunks only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,6 +118,20 @@ impl QuorumState {
     pub fn counts(&self) -> (u32, u32, u32) {
         let live = self.jobs.live_len() + self.triggers.live_len();
         (live as u32, (self.jobs.len() - live) as u32, self.objects.len() as u32)
+    }
+
+    /// How many more jobs the quorum takes: the least that any of its limits leaves, whoever submits them. A job takes
+    /// a task, and its specification some bytes.
+    pub fn room(&self) -> u32 {
+        let (tasks, bytes) = self.tasks.room();
+        let jobs = JOBS_LIVE_MAX.saturating_sub(self.jobs.live_len());
+        let least = jobs.min(tasks).min(bytes / ROOM_SPEC_BYTES).min(OBJECTS_MAX.saturating_sub(self.objects.len()));
+        least.min(self.hash_room() / PieceHash::LEN) as u32
+    }
+
+    /// Bytes of piece hashes for which there is room.
+    pub(super) fn hash_room(&self) -> usize {
+        HASH_BYTES_MAX.saturating_sub(self.jobs.hash_bytes() + self.objects.manifest_bytes())
     }
 
     /// Whether this build knows everything that may be proposed at the state's level.

@@ -10,7 +10,9 @@ use crate::approval::Grant;
 use crate::approval::{Approval, Statement, Subject};
 use crate::capacity::Requirement;
 use crate::ids::*;
-use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
+use crate::job::limits::{
+    JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, OWNER_JOBS_MAX, PAGE_MAX, UPLOAD_SILENT_MAX,
+};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::store::ColumnState;
@@ -109,11 +111,14 @@ impl Quorum {
     }
     fn apply_at(&mut self, by: PeerId, command: Command, now: u64) -> Result<CommandReply, Rejection> {
         self.index += 1;
+        let foretold = self.state.foretell_reply(by, &command);
         let batch = Batch::at(Millis(now), vec![(by, command)]);
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         self.state.check_invariants().unwrap();
         self.events = events;
-        reply.replies.into_iter().next().unwrap()
+        let reply = reply.replies.into_iter().next().unwrap();
+        assert!(foretold.is_none_or(|foretold| foretold == reply), "what was foretold is not what came: {reply:?}");
+        reply
     }
     fn submit(&mut self, index: u8) {
         self.apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: spec() })).unwrap();
@@ -265,7 +270,12 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     quorum.add(1, &[1, 2, 3]).unwrap();
     let report = |upload_attempt, segments| Command::store(job(1), StoreCommand::Progress { upload_attempt, segments });
     quorum.apply(peer(0), report(Attempt(1), vec![progress(0, 1, &[(0, 1)])])).unwrap();
-    let attached = quorum.apply(peer(5), Command::store(job(1), StoreCommand::Attach)).unwrap();
+    // While the upload goes on nobody else breaks it off. Whoever submitted it may, and others once it is silent.
+    let attach = || Command::store(job(1), StoreCommand::Attach);
+    let heard = quorum.state.time.0;
+    let refused = quorum.apply_at(peer(5), attach(), heard + UPLOAD_SILENT_MAX.as_millis() as u64 - 1);
+    assert!(matches!(&refused, Err(Rejection::Invalid { reason }) if reason.contains("takes over")), "{refused:?}");
+    let attached = quorum.apply_at(peer(5), attach(), heard + UPLOAD_SILENT_MAX.as_millis() as u64).unwrap();
     let CommandReply::Attached(attached) = attached else { panic!("{attached:?}") };
     assert_eq!((attached.upload_attempt, attached.segments.len()), (Attempt(2), 1));
     assert_eq!(attached.columns[0].stored, [true]);
@@ -573,17 +583,44 @@ fn lists_have_the_newest_first_and_nothing_that_is_gone() {
     assert_eq!(jobs(&quorum.state), [7, 9, 1].map(job), "a job stays while its object does");
 }
 
+/// Goal: one owner fills half of a quorum, and another finds the rest. What ends makes room again.
+#[test]
+fn live_jobs_of_one_owner_are_a_half() {
+    let mut state = QuorumState::new(QUORUM);
+    let id = |number: u32| {
+        let mut local = [0; 16];
+        local[..4].copy_from_slice(&number.to_be_bytes());
+        JobId { quorum: QUORUM, local }
+    };
+    let submit = |by, number| (by, Command::Job(id(number), JobCommand::Submit { spec: spec() }));
+    let mut apply = |commands| state.apply(LogIndex(1), &Batch::at(Millis(1), commands)).0.replies;
+    let replies = apply((0..OWNER_JOBS_MAX as u32).map(|number| submit(peer(0), number)).collect());
+    assert!(replies.iter().all(Result::is_ok));
+    let next = OWNER_JOBS_MAX as u32;
+    let replies = apply(vec![
+        submit(peer(0), next),
+        submit(peer(1), next),
+        (peer(0), Command::Job(id(0), JobCommand::Cancel)),
+        submit(peer(0), next + 1),
+    ]);
+    let full = Rejection::Full { what: "live jobs of one owner".to_owned(), limit: OWNER_JOBS_MAX };
+    assert_eq!(replies[0], Err(full));
+    assert!(replies[1..].iter().all(Result::is_ok), "{replies:?}");
+    state.check_invariants().unwrap();
+}
+
 #[test]
 fn live_jobs_are_limited() {
     let mut state = QuorumState::new(QUORUM);
     let commands = (0..=JOBS_LIVE_MAX as u32).map(|number| {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&number.to_be_bytes());
-        (peer(0), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
+        (peer((number % 2) as u8), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
     });
+    assert!(state.room() > 0);
     let (reply, _) = state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     let full = Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX };
-    assert_eq!(reply.replies.last(), Some(&Err(full)));
+    assert_eq!((reply.replies.last(), state.room()), (Some(&Err(full)), 0));
     // Pages are capped, follow on each other and end.
     let (mut after, mut seen) = (None, 0);
     loop {
@@ -821,9 +858,13 @@ proptest! {
         for (index, draw) in draws.iter().enumerate() {
             let (by, command) = concrete(&state, draw);
             let before = state.clone();
+            let foretold = state.foretell_reply(by, &command);
             let batch = Batch::at(Millis(draw.time as u64), vec![(by, command.clone())]);
             let reply = state.apply(LogIndex(index as u64), &batch);
             state.check_invariants().unwrap();
+            if let Some(foretold) = foretold {
+                prop_assert_eq!(&foretold, &reply.0.replies[0], "another reply was foretold");
+            }
             before.check_step(&state, &command, &reply.0.replies[0]).unwrap();
             if index % 7 == 0 {
                 let chunks = other.encode_snapshot();

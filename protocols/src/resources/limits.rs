@@ -13,11 +13,18 @@ const MIB: u64 = 1024 * 1024;
 /// their number is bounded.
 pub const SCOPES_MAX: usize = 64 * 1024;
 
-/// Memory that all of one peer's messages may take up at once: its share of pieces in flight, with room.
+/// Memory that all of one peer's messages in one protocol may take up at once, and never more than half of what the
+/// protocol has: as many pieces as its streams carry, with room.
 pub const PEER_MEMORY_BYTES: u64 = 64 * MIB;
 
 /// Streams of one peer: every protocol's quota, with room.
 pub const PEER_STREAMS: u64 = 64;
+
+/// Memory of the node, in percent, that leases can take for work, and for being a member of quorums. A column takes
+/// none. A fifth is left for the frames of consensus, whatever peers ask for.
+const JOBS_MEMORY_PERCENT: u64 = 50;
+const QUORUMS_MEMORY_PERCENT: u64 = 30;
+const _: () = assert!(JOBS_MEMORY_PERCENT + QUORUMS_MEMORY_PERCENT <= 80);
 
 /// Disk that is never promised, so that logs, the record store and other programs go on: a twentieth of the disk, but
 /// not more than this.
@@ -103,16 +110,18 @@ impl Limits {
             (Service::Network, most(60)),
             (Service::Pieces, most(60)),
             (Service::Objects, most(60)),
-            (Service::Jobs, most(50)),
+            (Service::Jobs, most(JOBS_MEMORY_PERCENT)),
+            (Service::Quorums, most(QUORUMS_MEMORY_PERCENT)),
             (Service::Api, most(25)),
         ]);
+        let protocol = Amounts { memory_bytes: system.memory_bytes / 100 * 40, ..Amounts::UNLIMITED };
         Self {
             system,
             services,
             protocols: BTreeMap::new(),
-            protocol: Amounts { memory_bytes: system.memory_bytes / 100 * 40, ..Amounts::UNLIMITED },
+            protocol,
             peer: Amounts {
-                memory_bytes: PEER_MEMORY_BYTES.min(system.memory_bytes / 4),
+                memory_bytes: PEER_MEMORY_BYTES.min(protocol.memory_bytes / 2),
                 streams: PEER_STREAMS,
                 ..Amounts::UNLIMITED
             },
@@ -127,7 +136,7 @@ impl Limits {
             Scope::System => self.system,
             Scope::Service(service) => self.services.get(&service).copied().unwrap_or(Amounts::UNLIMITED),
             Scope::Protocol(name) => self.protocols.get(name).copied().unwrap_or(self.protocol),
-            Scope::Peer(_) => self.peer,
+            Scope::Peer(..) => self.peer,
             Scope::Lender(_) => self.lender,
             Scope::Job(_) => self.job,
             Scope::Task(..) => self.task,

@@ -7,9 +7,12 @@ use proptest::prelude::*;
 
 use super::limits::{Overrides, SCOPES_MAX};
 use super::*;
-use crate::approval::limits::{LEASE_DURATION_MAX, LEASES_PER_ASKER_MAX};
+use crate::approval::limits::{
+    ASKER_DISK_PERCENT, LEASE_DURATION_MAX, LEASES_PER_ASKER_MAX, MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES,
+    UNUSED_LEASE_MAX, UNUSED_MAX, UNUSED_PER_ASKER_MAX,
+};
 use crate::approval::{Refusal, Subject};
-use crate::capacity::Requirement;
+use crate::capacity::{Capacity, Requirement};
 use crate::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 
 fn memory_limits(system: u64, service: u64, peer: u64) -> Limits {
@@ -21,7 +24,7 @@ fn memory_limits(system: u64, service: u64, peer: u64) -> Limits {
 }
 
 fn peer(n: u8) -> Scope {
-    Scope::Peer(PeerId([n; 32]))
+    Scope::Peer("/a/1", PeerId([n; 32]))
 }
 
 fn job(n: u8) -> JobId {
@@ -98,7 +101,7 @@ fn scopes_that_remotes_can_make_are_bounded_and_vanish_when_empty() {
     let scope = |n: usize| {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&n.to_le_bytes());
-        Scope::Peer(PeerId(id))
+        Scope::Peer("/a/1", PeerId(id))
     };
     for n in 0..SCOPES_MAX {
         tree.reserve(scope(n), Amounts::memory(1)).unwrap();
@@ -221,6 +224,7 @@ fn lease(asker: u8, subject: Subject, nonce: u8, seconds: u64) -> Lease {
         requirement: Requirement::default(),
         nonce: Nonce([nonce; 16]),
         duration: Duration::from_secs(seconds),
+        used: false,
         expires: None,
     }
 }
@@ -246,7 +250,7 @@ fn renewing_never_shortens_and_never_exceeds_the_longest() {
     let mut leases = Leases::new();
     leases.grant(Millis(0), LeaseId([1; 16]), lease(1, holder(1), 1, 100)).unwrap();
     leases.renew(Millis(0), LeaseId([1; 16]), Duration::from_secs(1));
-    assert_eq!(leases.next_end(), Some(Millis(100_000)));
+    assert_eq!(leases.next_end(), Some(Millis(0).plus(UNUSED_LEASE_MAX)));
     leases.renew(Millis(0), LeaseId([1; 16]), Duration::MAX);
     assert_eq!(leases.next_end(), Some(Millis(0).plus(LEASE_DURATION_MAX)));
 }
@@ -273,17 +277,97 @@ fn the_same_question_is_told_from_a_second_promise_for_one_membership() {
     assert_eq!(check(2, 1), Err(GrantError::Promised { lease: id }));
 }
 
+fn numbered(n: usize) -> LeaseId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&n.to_le_bytes());
+    LeaseId(id)
+}
+
+fn grant_numbered(leases: &mut Leases, asker: u8, n: usize) -> Result<(), GrantError> {
+    let lease = Lease { nonce: Nonce(numbered(n).0), ..lease(asker, holder(1), 0, 600) };
+    leases.grant(Millis(0), numbered(n), lease)
+}
+
+/// Goal: what nobody uses ends soon, and neither one asker nor all of them fill a node with it.
+#[test]
+fn a_lease_that_nobody_uses_ends_soon_and_there_are_only_so_many() {
+    let mut leases = Leases::new();
+    for n in 0..UNUSED_PER_ASKER_MAX {
+        grant_numbered(&mut leases, 1, n).unwrap();
+    }
+    let held = UNUSED_PER_ASKER_MAX;
+    assert_eq!(grant_numbered(&mut leases, 1, held), Err(GrantError::TooMany { held }));
+    // One that is used makes room for another, and lasts as long as it was asked for.
+    leases.renew(Millis(0), numbered(0), Duration::from_secs(600));
+    grant_numbered(&mut leases, 1, held).unwrap();
+    let mut n = held + 1;
+    while leases.len() <= UNUSED_MAX {
+        grant_numbered(&mut leases, (n / UNUSED_PER_ASKER_MAX) as u8 + 1, n).unwrap();
+        n += 1;
+    }
+    assert_eq!(grant_numbered(&mut leases, 200, n), Err(GrantError::Crowded { unused: UNUSED_MAX }));
+    assert_eq!(leases.expire(Millis(0).plus(UNUSED_LEASE_MAX)).len(), UNUSED_MAX);
+    assert!(leases.get(numbered(0)).is_some() && leases.len() == 1);
+    assert_eq!(leases.held_by(PeerId([1; 32])), 1);
+    grant_numbered(&mut leases, 200, n).unwrap();
+}
+
+/// Goal: leases that can end take a share of the disk per asker, and no more; a hold is not counted, and a lease that
+/// takes another's place is not counted twice.
+#[test]
+fn the_disk_of_one_askers_leases_is_a_share() {
+    let mut leases = Leases::new();
+    let column = |asker, n, disk_bytes| Lease {
+        requirement: Capacity::disk(disk_bytes).into(),
+        ..lease(asker, holder(1), n, 10)
+    };
+    let share = 1_000 / 100 * ASKER_DISK_PERCENT;
+    let id = LeaseId([1; 16]);
+    leases.grant(Millis(0), id, column(1, 1, share)).unwrap();
+    let refused = leases.check_disk(&column(1, 2, 1), None, 1_000).unwrap_err();
+    assert!(matches!(refused, Refusal::Resources { needed: 1, available: 0, limit, .. } if limit == share));
+    assert_eq!(leases.check_disk(&column(1, 2, 0), None, 1_000), Ok(()));
+    assert_eq!(leases.check_disk(&column(2, 2, share), None, 1_000), Ok(()));
+    assert_eq!(leases.check_disk(&column(1, 2, share), Some(id), 1_000), Ok(()));
+    leases.convert(id);
+    assert_eq!(leases.check_disk(&column(1, 2, share), None, 1_000), Ok(()));
+}
+
+/// Goal: an asker does not choose what a member takes.
+#[test]
+fn a_member_takes_what_a_member_takes_whatever_was_asked_for() {
+    let quorum = QuorumId([1; 16]);
+    for subject in [Subject::Founding { nonce: Nonce([1; 16]) }, Subject::Member { quorum }] {
+        for asked in [0, u64::MAX] {
+            let requirement = Capacity { disk_bytes: asked, memory_bytes: asked, slots: 7 }.into();
+            let need = Lease { requirement, ..lease(1, subject, 1, 10) }.need();
+            assert_eq!((need.disk_bytes, need.memory_bytes, need.slots), (MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES, 0));
+        }
+    }
+}
+
 #[test]
 fn one_asker_cannot_hold_more_leases_than_its_share() {
     let mut leases = Leases::new();
     for n in 0..LEASES_PER_ASKER_MAX {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&n.to_le_bytes());
-        let lease = Lease { nonce: Nonce(id), ..lease(1, holder(1), 0, 10) };
-        leases.grant(Millis(0), LeaseId(id), lease).unwrap();
+        grant_numbered(&mut leases, 1, n).unwrap();
+        leases.renew(Millis(0), numbered(n), Duration::from_secs(10));
     }
     let one_more = lease(1, holder(2), 255, 10);
     let held = LEASES_PER_ASKER_MAX;
     assert_eq!(leases.grant(Millis(0), LeaseId([255; 16]), one_more), Err(GrantError::TooMany { held }));
     assert_eq!(leases.grant(Millis(0), LeaseId([255; 16]), lease(2, holder(2), 255, 10)), Ok(()));
+}
+
+/// Goal: whatever is leased, frames of consensus find memory.
+#[test]
+fn leases_leave_memory_to_the_network() {
+    let memory_bytes = 1_000_000;
+    let machine = Machine { memory_bytes, cpus: 4, disk_free_bytes: 1 << 40, disk_bytes: 1 << 40, descriptors: 1024 };
+    let mut tree = Tree::new(Limits::for_machine(machine, Overrides::default()));
+    for service in [Service::Jobs, Service::Quorums] {
+        let all = tree.free(Scope::Service(service)).memory_bytes;
+        tree.reserve(Scope::Service(service), Amounts::memory(all)).unwrap();
+    }
+    assert!(tree.free(Scope::Service(Service::Network)).memory_bytes >= memory_bytes / 2 / 5);
 }

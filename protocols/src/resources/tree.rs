@@ -47,8 +47,8 @@ pub enum Scope {
     Service(Service),
     /// All traffic of one protocol, by its name on the wire. Below the network.
     Protocol(&'static str),
-    /// All that one remote peer makes us spend on the wire. Below the network.
-    Peer(PeerId),
+    /// What one remote peer makes us spend in a protocol. Below the protocol.
+    Peer(&'static str, PeerId),
     /// What is promised to or held for one peer, leases above all. Below the pieces.
     Lender(PeerId),
     /// Below the jobs.
@@ -65,7 +65,7 @@ impl fmt::Display for Scope {
             Self::System => f.write_str("the node"),
             Self::Service(service) => write!(f, "service {service:?}"),
             Self::Protocol(name) => write!(f, "protocol {name}"),
-            Self::Peer(peer) => write!(f, "peer {peer}"),
+            Self::Peer(protocol, peer) => write!(f, "peer {peer} in protocol {protocol}"),
             Self::Lender(peer) => write!(f, "leases of peer {peer}"),
             Self::Job(job) => write!(f, "job {job}"),
             Self::Task(job, task) => write!(f, "task {task} of job {job}"),
@@ -296,7 +296,8 @@ impl Tree {
         Ok(Some(match scope {
             Scope::System => return Ok(None),
             Scope::Service(_) => Scope::System,
-            Scope::Protocol(_) | Scope::Peer(_) => Scope::Service(Service::Network),
+            Scope::Protocol(_) => Scope::Service(Service::Network),
+            Scope::Peer(protocol, _) => Scope::Protocol(protocol),
             Scope::Lender(_) => Scope::Service(Service::Pieces),
             Scope::Job(_) => Scope::Service(Service::Jobs),
             Scope::Task(job, _) => Scope::Job(job),

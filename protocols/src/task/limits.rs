@@ -43,6 +43,9 @@ pub const TASKS_PER_STEP_MAX: u32 = 65_536;
 /// Tasks in the tables of all live runs of one quorum; the next submit is refused. At some 200 bytes each.
 pub const TASKS_MAX: usize = 262_144;
 
+/// Those of them of one owner.
+pub const OWNER_TASKS_MAX: usize = TASKS_MAX / 2;
+
 /// Outputs that one task folds: their bytes must fit into what one task can be given.
 pub const FAN_IN_MAX: u32 = 256;
 
@@ -102,6 +105,9 @@ pub const CHECKPOINT_BYTES_MAX: usize = 64 * KIB;
 /// Specifications, outputs and checkpoints of live runs in the record of one quorum, in bytes. Beyond that outputs
 /// must be objects, and submits are refused.
 pub const RECORD_BYTES_MAX: usize = 64 * MIB;
+
+/// Those of them of one owner.
+pub const OWNER_RECORD_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
 
 /// The same of ended jobs, and their tasks: past it the oldest are forgotten before their time.
 pub const ENDED_BYTES_MAX: usize = 32 * MIB;

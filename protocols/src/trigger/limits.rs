@@ -8,6 +8,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Live triggers of one quorum; the next submit is refused.
 pub const TRIGGERS_MAX: usize = 10_000;
 
+/// Those of them of one owner.
+pub const OWNER_TRIGGERS_MAX: usize = TRIGGERS_MAX / 2;
+
+/// Fires a second that the timed triggers and conditions of one owner may come to, by their periods. A guess at half of
+/// what a quorum of small machines starts and ends beside its other work.
+pub const OWNER_FIRES_PER_SECOND_MAX: u64 = 100;
+
 // ---- what a trigger may ask for ----
 
 /// The shortest period. A guess at what a commit across an ordinary network can keep up with.

@@ -262,7 +262,7 @@ impl SkipReason {
             Self::Replaced => "a newer fire took its place",
             Self::Suspended => "the trigger was suspended",
             Self::Debounced => "a newer event came within the debounce",
-            Self::Full => "the quorum had no room for another run",
+            Self::Full => "the quorum had no room for another run, or its owner's share of it had none",
             Self::Fault => "its expression could not be evaluated",
             Self::Outcome => "a job that it waited for ended otherwise",
             Self::Lost => "its emitter could not keep it until it was taken",

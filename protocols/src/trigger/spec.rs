@@ -154,6 +154,22 @@ impl TriggerSpec {
         matches!(self.when, When::Every { .. })
     }
 
+    /// Fires in a thousand seconds that its own periods may come to. What others cause is not known.
+    pub fn fires_per_kilosecond(&self) -> u64 {
+        let each = |period: Duration| 1_000_000_u128.checked_div(period.as_millis()).unwrap_or(0) as u64;
+        let line = |line: &String| match line.split_whitespace().count() {
+            // With seconds.
+            6 => each(Duration::from_secs(1)),
+            _ => each(Duration::from_secs(60)),
+        };
+        match &self.when {
+            When::Every { period, .. } => each(*period),
+            When::Cron { lines, .. } => lines.iter().map(line).sum(),
+            When::Condition(condition) => each(condition.every),
+            When::At(_) | When::Event(_) | When::After(_) => 0,
+        }
+    }
+
     /// As people name it.
     pub const fn name(&self) -> &'static str {
         match self.when {

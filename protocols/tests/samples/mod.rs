@@ -527,6 +527,7 @@ fn job_samples(samples: &mut Samples) {
         jobs_live: 1,
         jobs_ended: 2,
         objects: 3,
+        room: 4,
         level: 1,
         time: Millis(1_700_000_000_000),
         clock_apart_ms: Some(-300),

@@ -17,7 +17,7 @@ use crate::workers::ports::{ObjectBytes, TaskObjects, WorkerLeases};
 
 impl WorkerLeases for Approver {
     fn room_for(&self, lease: LeaseId, quorum: QuorumId) -> Option<Capacity> {
-        self.check_worker_lease(lease, quorum).map(|info| info.reserved.capacity())
+        self.use_worker_lease(lease, quorum).map(|info| info.reserved.capacity())
     }
     fn room(&self, lease: LeaseId) -> Option<Capacity> {
         self.lease(lease)

@@ -42,7 +42,7 @@ async fn start(n: u8, folder: &Path, bootstrap: &[String]) -> Node {
         ..NetworkSection::default()
     };
     let config = NetworkConfig::new(&section, NetworkSecret::from_bytes([1; 32]), true);
-    let admission: network::Admission = Arc::new(|_, _| Some(crate::seams::Reservation::none()));
+    let admission: network::Admission = Arc::new(|_, _, _| Some(crate::seams::Reservation::none()));
     let mut registry = Registry::default();
     let (net, inbound) =
         tasks.scope(network::start(&seams, &identity, config, admission, &mut registry)).await.unwrap();

@@ -3,6 +3,7 @@
 
 use parking_lot::Mutex;
 use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::limits::UPLOAD_SILENT_MAX;
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::watch::Watched;
@@ -98,6 +99,11 @@ impl World {
     pub fn welcome(&self, peer: PeerId) {
         self.willing.lock().push(peer);
         self.win_holders(&mut self.state.lock());
+    }
+
+    /// No uploader gave a sign for so long that another node may take over.
+    pub fn fall_silent(&self) {
+        self.state.lock().1 += UPLOAD_SILENT_MAX.as_millis() as u64;
     }
 
     /// What the primary's driver does about open columns, at once. What else it does is `settle`.

@@ -9,6 +9,7 @@ use quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX;
 
 use super::*;
 use crate::objects::PutPhase;
+use crate::quorums::ClientError;
 
 fn known(content: &Bytes) -> PutRequest {
     PutRequest { size: Some(content.len() as u64), ..PutRequest::default() }
@@ -251,6 +252,9 @@ async fn another_node_resumes_a_run_by_its_id() {
     interrupted(&cluster, &cluster.nodes[0], known(&content), &content, 8).await;
     let job = *cluster.world.state.lock().0.jobs().keys().next().unwrap();
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
+    let refused = put(&cluster, &cluster.nodes[5], request.clone(), &content).await;
+    assert!(matches!(refused, Err(PutError::Client(ClientError::Rejected(_)))), "while it goes on: {refused:?}");
+    cluster.world.fall_silent();
     let outcome = put(&cluster, &cluster.nodes[5], request, &content).await.unwrap();
     assert_eq!(outcome.job, job);
     assert!(outcome.progress.pieces_skipped >= 8, "{:?}", outcome.progress);
@@ -287,6 +291,7 @@ async fn resuming_with_another_file_is_refused_and_the_run_lives_on() {
     let mut new = old.to_vec();
     new[5] ^= 1;
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
+    cluster.world.fall_silent();
     let refused = put(&cluster, &cluster.nodes[1], request.clone(), &new.into()).await;
     assert!(matches!(refused, Err(PutError::DifferentContent { segment: 0, .. })), "{refused:?}");
     let outcome = put(&cluster, &cluster.nodes[1], request, &old).await.unwrap();

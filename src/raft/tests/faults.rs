@@ -1,5 +1,6 @@
 //! Crashes, cuts, and disks that are lost or full.
 
+use quorate_protocols::quorum::limits::LOG_BYTES_MAX;
 use tokio::time::Instant;
 
 use super::*;
@@ -180,6 +181,50 @@ async fn compact(net: &TestNet, index: usize) -> usize {
     group.raft.trigger().purge_log(end.index).await.unwrap();
     group.raft.wait(Some(PATIENCE)).metrics(|metrics| metrics.purged >= Some(end), "a purge").await.unwrap();
     group.snapshots.current().unwrap().expect("a snapshot").1.chunks.len()
+}
+
+/// Goal: a few large entries are cut like many small ones, by each member on its own. Method: the last entry is noted
+/// as large as a log may become.
+#[tokio::test(start_paused = true)]
+async fn a_log_is_cut_by_its_bytes() {
+    let net = TestNet::founded(3, 3).await;
+    for number in 0..20 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.converged(&[0, 1, 2]).await;
+    for node in &net.nodes {
+        let group = node.group();
+        let (sizes, heavy) = &*group.log.sizes;
+        let (bytes, last) = (sizes.lock().bytes(), group.last_log().index.0);
+        assert!(bytes > 20 * 32 && bytes < LOG_BYTES_MAX, "{bytes} bytes");
+        sizes.lock().record_entry(last, LOG_BYTES_MAX as usize);
+        heavy.notify_one();
+        net.until("a log that was cut", |_| {
+            let metrics = group.raft.metrics();
+            let purged = metrics.borrow().purged;
+            purged.is_some_and(|purged| purged.index >= last).then_some(())
+        })
+        .await;
+        assert!(sizes.lock().bytes() < bytes);
+    }
+    net.commit(submit(20)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+}
+
+/// Goal: what a restart finds in the log counts like what is written after it.
+#[tokio::test(start_paused = true)]
+async fn a_log_weighs_after_a_restart_what_it_weighed_before() {
+    let mut net = TestNet::founded(3, 3).await;
+    for number in 0..20 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.converged(&[0, 1, 2]).await;
+    let bytes = |net: &TestNet| net.nodes[2].group().log.sizes.0.lock().bytes();
+    let before = bytes(&net);
+    net.crash(2);
+    net.start(2).await;
+    net.converged(&[0, 1, 2]).await;
+    assert!(bytes(&net) >= before / 2, "{} of {before} bytes", bytes(&net));
 }
 
 /// Goal: a member whose record store was lost, or restored from a backup, is kept from voting as who it was.

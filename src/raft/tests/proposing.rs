@@ -4,7 +4,9 @@ use std::pin::pin;
 
 use futures::future::join_all;
 use prometheus_client::registry::Registry;
-use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX};
+use quorate_protocols::ids::{Attempt, LogIndex};
+use quorate_protocols::quorum::StoreCommand;
+use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX, PROPOSER_BYTES_BURST};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 use super::*;
@@ -71,4 +73,62 @@ async fn reads_see_what_was_acknowledged_and_backups_send_them_on() {
     net.converged(&[0, 1, 2]).await;
     let stale = net.nodes[1].quorum().query(Query::Job { job }, true).await;
     assert!(matches!(stale, Ok(QueryAnswer::Job(_))), "{stale:?}");
+}
+
+fn end_of_log(quorum: &Quorum) -> LogIndex {
+    quorum.progress().expect("a member").last_log
+}
+
+fn fail(job: JobId, reason: String) -> Command {
+    Command::store(job, StoreCommand::Fail { upload_attempt: Some(Attempt(1)), reason })
+}
+
+/// Goal: a command that is refused, or known already, costs no log on any disk; and only a primary that is one says so.
+#[tokio::test(start_paused = true)]
+async fn commands_that_change_nothing_are_answered_without_an_entry() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(1)).await.unwrap();
+    let node = &net.nodes[net.led().await];
+    let (quorum, owner, stranger) = (node.quorum(), node.member().peer, PeerId([99; 32]));
+    let Command::Job(job, _) = submit(1) else { unreachable!() };
+    let unknown = JobId { local: [250; 16], ..job };
+    let propose = |by, command| quorum.propose(by, command, Duration::from_secs(5));
+    let before = end_of_log(&quorum);
+    let again = propose(owner, submit(1)).await;
+    assert!(matches!(again, Ok(Ok(CommandReply::Submitted { existed: true, .. }))), "{again:?}");
+    assert_eq!(propose(stranger, submit(1)).await, Ok(Err(Rejection::Conflict { job })));
+    let refused = propose(stranger, fail(unknown, String::new())).await;
+    assert_eq!(refused, Ok(Err(Rejection::UnknownJob { job: unknown })));
+    let refused = propose(stranger, fail(job, String::new())).await;
+    assert_eq!(refused, Ok(Err(Rejection::NotUploader { job, by: stranger })));
+    assert_eq!(end_of_log(&quorum), before);
+    assert_eq!(node.host().metrics().foretold.get(), 4);
+    // Whoever leads without knowing that it does not any more says nothing for certain.
+    net.world.cut_off([owner]);
+    let answer = propose(stranger, fail(unknown, String::new())).await;
+    assert!(answer.is_err(), "{answer:?}");
+}
+
+/// Goal: who sends more than its share waits; others, and the node's own duties, do not.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_proposes_without_end_is_told_to_wait_and_no_other_is() {
+    let net = TestNet::founded(3, 3).await;
+    let node = &net.nodes[net.led().await];
+    let (quorum, own) = (node.quorum(), node.member().peer);
+    let unknown = JobId { quorum: quorum_id(), local: [250; 16] };
+    let flood = |by| quorum.propose(by, fail(unknown, "x".repeat(COMMAND_BYTES_MAX / 2)), Duration::from_secs(5));
+    let (greedy, other) = (PeerId([98; 32]), PeerId([99; 32]));
+    let mut taken = 0;
+    let refused = loop {
+        match flood(greedy).await {
+            Ok(_) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, QuorumError::TooFast { by, .. } if by == greedy), "{refused:?}");
+    assert!(taken as u64 * (COMMAND_BYTES_MAX as u64 / 2) >= PROPOSER_BYTES_BURST / 2, "{taken} were taken");
+    assert!(flood(other).await.is_ok() && flood(own).await.is_ok());
+    assert_eq!(node.host().metrics().refused_fast.get(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(flood(greedy).await.is_ok());
 }

@@ -24,17 +24,17 @@ fn check_spec(spec: &JobSpec, bytes: usize) -> Result<(), Rejection> {
 }
 
 impl QuorumState {
-    pub(in crate::quorum) fn submit(
-        &mut self,
+    /// The reply to the submit of a job that is there already; or why it cannot be taken.
+    pub(in crate::quorum) fn check_submit(
+        &self,
         by: PeerId,
         job: JobId,
         spec: &JobSpec,
-        events: &mut Vec<Event>,
-    ) -> Applied {
+    ) -> Result<Option<CommandReply>, Rejection> {
         if let Some(record) = self.jobs.get(&job) {
             let same = record.spec == *spec && (record.owner == by || !spec.is_of_its_submitter());
             return match same {
-                true => Ok(CommandReply::Submitted { existed: true, state: record.state }),
+                true => Ok(Some(CommandReply::Submitted { existed: true, state: record.state })),
                 false => Err(Rejection::Conflict { job }),
             };
         }
@@ -43,17 +43,32 @@ impl QuorumState {
         }
         let bytes = wire::encode(spec).len();
         check_spec(spec, bytes)?;
-        let run = match spec {
+        match spec {
             JobSpec::Once(work) => {
-                self.jobs.check_live_room()?;
-                self.check_kind_room(work, bytes)?;
-                self.new_run(job, work, by)
+                self.jobs.check_live_room(by)?;
+                self.check_kind_room(by, work, bytes)?;
             }
             JobSpec::Triggered(spec) => {
-                self.check_trigger_room(spec)?;
-                self.tasks.check_bytes(bytes)?;
-                Run::Trigger(Box::default())
+                self.check_trigger_room(by, spec)?;
+                self.tasks.check_bytes(by, bytes)?;
             }
+        }
+        Ok(None)
+    }
+
+    pub(in crate::quorum) fn submit(
+        &mut self,
+        by: PeerId,
+        job: JobId,
+        spec: &JobSpec,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        if let Some(reply) = self.check_submit(by, job, spec)? {
+            return Ok(reply);
+        }
+        let run = match spec {
+            JobSpec::Once(work) => self.new_run(job, work, by),
+            JobSpec::Triggered(_) => Run::Trigger(Box::default()),
         };
         let record = JobRecord::begin((job, by), self.wall(), spec.clone(), run, format!("submitted through {by}"));
         self.open_job(record, events);

@@ -75,7 +75,9 @@ impl QuorumState {
             return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
         }
         if starts > 0 {
-            self.tasks.check_bytes(bytes)?;
+            // Shares of owners are not counted here: a fire that has no room in its owner's is skipped, and does not
+            // keep the events from the triggers of others.
+            self.tasks.check_all_bytes(bytes)?;
         }
         let all: usize = seen.values().sum();
         if all > 0 && self.triggers.ids_len() + all > SEEN_MAX {

@@ -61,10 +61,8 @@ impl QuorumState {
 
     // ---- the trigger's own life ----
 
-    pub(in crate::quorum) fn check_trigger_room(&self, spec: &TriggeredSpec) -> Result<(), Rejection> {
-        if self.triggers.live_len() >= TRIGGERS_MAX {
-            return Err(Rejection::Full { what: "triggers".to_owned(), limit: TRIGGERS_MAX });
-        }
+    pub(in crate::quorum) fn check_trigger_room(&self, owner: PeerId, spec: &TriggeredSpec) -> Result<(), Rejection> {
+        self.triggers.check_room(owner, &spec.trigger)?;
         if let When::Event(event) = &spec.trigger.when
             && self.triggers.listening_to(&event.name).count() >= MATCHES_MAX
         {
@@ -454,13 +452,13 @@ impl QuorumState {
         let record = self.jobs.get(&by.job)?;
         let owner = record.owner;
         let (triggered, trigger) = record.trigger()?;
-        if trigger.live.len() >= RUNS_LIVE_MAX || self.jobs.check_live_room().is_err() {
+        if trigger.live.len() >= RUNS_LIVE_MAX || self.jobs.check_live_room(owner).is_err() {
             return None;
         }
         let mut work = triggered.work.clone();
         let (job, now) = (run_of(by), self.wall());
         let bytes = self.tasks.specification_bytes(by.job) + input.len();
-        self.check_kind_room(&work, bytes).ok()?;
+        self.check_kind_room(owner, &work, bytes).ok()?;
         if self.jobs.contains_key(&job) {
             return None;
         }

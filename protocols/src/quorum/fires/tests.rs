@@ -647,9 +647,11 @@ fn ten_thousand_triggers_fire_in_one_second() {
             JobId { quorum: QUORUM, local }
         })
         .collect();
+    // Each of two owners has a half.
+    let mut owners = [OWNER, PeerId([77; 32])].into_iter().cycle();
     let mut apply = |commands: Vec<Command>, now: u64| {
         quorum.index += 1;
-        let batch = Batch::at(Millis(now), commands.into_iter().map(|command| (OWNER, command)).collect());
+        let batch = Batch::at(Millis(now), owners.by_ref().zip(commands).collect());
         let (reply, _) = quorum.state.apply(LogIndex(quorum.index), &batch);
         assert!(reply.replies.iter().all(Result::is_ok), "{:?}", reply.replies.iter().find(|reply| reply.is_err()));
     };
@@ -685,6 +687,30 @@ fn ten_thousand_triggers_fire_in_one_second() {
         JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) },
     ));
     assert!(matches!(refused, Err(Rejection::Full { limit: TRIGGERS_MAX, .. })), "{refused:?}");
+}
+
+/// Goal: the timed triggers of one owner fire so often together, and no oftener; those of another have their own share.
+#[test]
+fn the_timed_fires_of_one_owner_have_a_rate() {
+    let mut quorum = Quorum::new();
+    let often = || TriggerSpec::new(When::Every { period: PERIOD_MIN, bounds: Bounds::NONE });
+    let submit = |index: u8| {
+        let spec = TriggeredSpec::new(often(), work());
+        Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })
+    };
+    let most = (OWNER_FIRES_PER_SECOND_MAX * PERIOD_MIN.as_millis() as u64 / 1_000) as u8;
+    for index in 0..most {
+        quorum.apply(submit(index)).unwrap();
+    }
+    let full = Rejection::Full {
+        what: "timed fires a second of one owner".to_owned(),
+        limit: OWNER_FIRES_PER_SECOND_MAX as usize,
+    };
+    assert_eq!(quorum.apply(submit(most)), Err(full));
+    // Events are counted where they come from.
+    quorum.submit(most + 1, TriggerSpec::new(When::Event(EventSpec::new("bell"))));
+    quorum.apply(Command::Job(job(0), JobCommand::Cancel)).unwrap();
+    quorum.apply(submit(most)).unwrap();
 }
 
 #[test]

@@ -12,8 +12,9 @@ use std::ops::{Bound, Index};
 
 use super::duty::Duty;
 use super::reply::{Rejection, short};
+use super::shares::Shares;
 use crate::ids::{JobId, LogIndex, Millis, PeerId};
-use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX};
+use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, OWNER_JOBS_MAX};
 use crate::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use crate::job::spec::{JobSpec, TriggeredSpec};
 use crate::job::transition::RunCommand;
@@ -35,6 +36,8 @@ struct JobIndex {
     by_age: BTreeSet<(Millis, JobId)>,
     /// Jobs that run. Those that only wait to fire are in the index of triggers.
     live: BTreeSet<JobId>,
+    /// The same by their owners.
+    live_of: Shares<JobId>,
     /// Jobs, live or ended, that the primary has duties for by their kind.
     with_duties: BTreeSet<JobId>,
     /// Ended jobs that nothing depends on any more, by their end: the first to be forgotten.
@@ -42,6 +45,8 @@ struct JobIndex {
     /// Bytes of piece hashes, in all and of each run that has any.
     hash_bytes: usize,
     hash_bytes_of: BTreeMap<JobId, usize>,
+    /// The same by their owners.
+    hash_bytes_owned: Shares<JobId>,
 }
 
 // ---- reading, for everybody ----
@@ -110,12 +115,15 @@ impl JobBook {
         self.index.hash_bytes
     }
 
-    /// Room for one more job that runs.
-    pub(super) fn check_live_room(&self) -> Result<(), Rejection> {
-        match self.live_len() >= JOBS_LIVE_MAX {
-            true => Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX }),
-            false => Ok(()),
-        }
+    /// Room for one more job of this owner that runs.
+    pub(super) fn check_live_room(&self, owner: PeerId) -> Result<(), Rejection> {
+        check_room("live jobs", self.live_len() + 1, JOBS_LIVE_MAX)?;
+        check_room("live jobs of one owner", self.index.live_of.of(&owner) as usize + 1, OWNER_JOBS_MAX)
+    }
+
+    /// Bytes of piece hashes in live runs of this owner.
+    pub(super) fn hash_bytes_of_owner(&self, owner: PeerId) -> usize {
+        self.index.hash_bytes_owned.of(&owner) as usize
     }
 
     /// The record, if its table of transitions allows the command where it stands.
@@ -166,15 +174,20 @@ impl JobBook {
         let index = &mut self.index;
         let Some(record) = self.records.get(&job) else {
             index.live.remove(&job);
+            index.live_of.set(job, None);
             index.with_duties.remove(&job);
             index.hash_bytes -= index.hash_bytes_of.remove(&job).unwrap_or(0);
+            index.hash_bytes_owned.set(job, None);
             return;
         };
         let live = !record.state.is_final();
         let with_duties = record.has_duties();
         let hash_bytes = record.run.hash_bytes();
         let ended = record.finished_at.unwrap_or_default();
-        set_member(&mut index.live, job, live && record.trigger().is_none());
+        let runs = live && record.trigger().is_none();
+        set_member(&mut index.live, job, runs);
+        index.live_of.set(job, runs.then_some((record.owner, 1)));
+        index.hash_bytes_owned.set(job, Some((record.owner, hash_bytes as u64)));
         set_member(&mut index.with_duties, job, with_duties);
         set_member(&mut index.ended, (ended, job), !live && !with_duties && !holds_object);
         let before = match hash_bytes {
@@ -310,6 +323,14 @@ impl JobRecord {
             }
             _ => self.clone(),
         }
+    }
+}
+
+/// Refuses what makes more than a quorum takes.
+pub(super) fn check_room(what: &str, then: usize, limit: usize) -> Result<(), Rejection> {
+    match then > limit {
+        true => Err(Rejection::Full { what: what.to_owned(), limit }),
+        false => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The fields are private to this file, so a kind reaches the rest of the state through these functions alone: time,
 //! its own record, its tasks, the objects that it stores, the state that it enters, and events.
 
-use crate::ids::{JobId, ManifestHash, Millis, StepIndex, TaskIndex};
+use crate::ids::{JobId, ManifestHash, Millis, PeerId, StepIndex, TaskIndex};
 use crate::job::kind::Run;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
@@ -58,8 +58,8 @@ impl<'s> RunView<'s> {
     }
 
     /// Where a new run stands in the turns for workers: it pays for its first task before it comes to its turn.
-    pub(in crate::quorum) fn first_pass(&self, settings: &Settings) -> u64 {
-        self.state.tasks.first_pass(settings)
+    pub(in crate::quorum) fn first_pass(&self, owner: PeerId, settings: &Settings) -> u64 {
+        self.state.tasks.first_pass(owner, settings)
     }
 }
 
@@ -237,9 +237,12 @@ pub(in crate::quorum) struct RunObjectsCx<'s> {
 }
 
 impl RunObjectsCx<'_> {
-    /// Bytes of piece hashes for which there is room.
+    /// Bytes of piece hashes for which there is room, for the owner of the run. Live runs of one owner have at most
+    /// half of all there is; its objects are counted one by one.
     pub(in crate::quorum) fn hash_room(&self) -> usize {
-        HASH_BYTES_MAX.saturating_sub(self.state.jobs.hash_bytes() + self.state.objects.manifest_bytes())
+        let owner = self.state.jobs.get(&self.job).map(|record| record.owner).unwrap_or_default();
+        let own = (HASH_BYTES_MAX / 2).saturating_sub(self.state.jobs.hash_bytes_of_owner(owner));
+        self.state.hash_room().min(own)
     }
 
     /// Makes an object of sealed columns, or adds a claim to the one that is there already.

@@ -20,7 +20,6 @@ use crate::quorum::reply::Rejection;
 use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
 use crate::quorum::uses::Part;
-use crate::task::limits::TASKS_MAX;
 use crate::task::record::RunTasks;
 use crate::task::spec::Call;
 use crate::task::spec::TaskInput;
@@ -239,6 +238,23 @@ macro_rules! dispatch {
                     $($(#[$meta])* Kind::$kind => super::$get::$kind::control(cx, by, command),)*
                 })
             }
+            /// Refuses a command that only one kind has, for what can be seen before it enters the log.
+            pub(in crate::quorum) fn check_kind_command(
+                &self,
+                by: PeerId,
+                job: JobId,
+                command: &KindCommand,
+            ) -> Result<(), Rejection> {
+                let record = self.jobs.run_for(job, RunCommand::Own(command.name()))?;
+                if record.spec.kind() != command.kind() {
+                    return Err(record.is_not_for(RunCommand::Own(command.name())));
+                }
+                match command {
+                    $($(#[$meta])* KindCommand::$kind(command) => {
+                        super::$get::$kind::check_command(record, by, command)
+                    })*
+                }
+            }
             /// A command that only one kind has.
             pub(in crate::quorum) fn apply_kind(
                 &mut self,
@@ -247,10 +263,7 @@ macro_rules! dispatch {
                 command: &KindCommand,
                 events: &mut Vec<Event>,
             ) -> Applied {
-                let record = self.jobs.run_for(job, RunCommand::Own(command.name()))?;
-                if record.spec.kind() != command.kind() {
-                    return Err(record.is_not_for(RunCommand::Own(command.name())));
-                }
+                self.check_kind_command(by, job, command)?;
                 self.with_cx(job, events, |cx| match command {
                     $($(#[$meta])* KindCommand::$kind(command) => super::$get::$kind::command(cx, by, command),)*
                 })
@@ -376,15 +389,20 @@ impl QuorumState {
         self.jobs.get(&job).filter(|record| record.trigger().is_none()).map(|record| record.spec.kind())
     }
 
-    /// Refuses a run that weighs more than the quorum has room for.
-    pub(in crate::quorum) fn check_kind_room(&self, work: &WorkSpec, spec_bytes: usize) -> Result<(), Rejection> {
+    /// Refuses a run that weighs more than the quorum has room for, or its owner's share of it.
+    pub(in crate::quorum) fn check_kind_room(
+        &self,
+        owner: PeerId,
+        work: &WorkSpec,
+        spec_bytes: usize,
+    ) -> Result<(), Rejection> {
         let Weight { tasks, bytes } = work.weight(spec_bytes);
-        if tasks > 0 && self.tasks.live_tasks_total() + tasks > TASKS_MAX {
-            return Err(Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX });
+        if tasks > 0 {
+            self.tasks.check_tasks(owner, tasks)?;
         }
         match bytes {
             0 => Ok(()),
-            bytes => self.tasks.check_bytes(bytes),
+            bytes => self.tasks.check_bytes(owner, bytes),
         }
     }
 

@@ -65,7 +65,12 @@ pub(in crate::quorum) trait Kind {
     fn begin(cx: &mut RunCx<'_>);
     /// A command that every kind may have: pause, resume, cancel, retry, resolve, update. The table allows it.
     fn control(cx: &mut RunCx<'_>, by: PeerId, command: &JobCommand) -> Applied;
-    /// One of its own commands. The table allows it.
+    /// Refuses one of its own commands for what can be seen without its time; asked before the command enters the log,
+    /// and again when it is applied.
+    fn check_command(_: &JobRecord, _by: PeerId, _: &Self::Command) -> Result<(), Rejection> {
+        Ok(())
+    }
+    /// One of its own commands. The table allows it, and so does [`Kind::check_command`].
     fn command(cx: &mut RunCx<'_>, by: PeerId, command: &Self::Command) -> Applied;
     /// The earliest timer of the run, in quorum time; those of its tasks are the pool's.
     fn timer(record: &JobRecord) -> Option<Millis>;

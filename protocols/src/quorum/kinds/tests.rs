@@ -234,7 +234,9 @@ fn a_run_that_weighs_more_than_the_room_left_is_refused() {
     let mut state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
     let mut submit = |index: u8, spec: JobSpec| {
         let submit = Command::Job(job(index), JobCommand::Submit { spec });
-        let (reply, _) = state.apply(LogIndex(index.into()), &Batch::at(Millis(SECOND), vec![(OWNER, submit)]));
+        // Each owner has a half.
+        let owner = PeerId([index % 2; 32]);
+        let (reply, _) = state.apply(LogIndex(index.into()), &Batch::at(Millis(SECOND), vec![(owner, submit)]));
         reply.replies.into_iter().next().unwrap()
     };
     let batch = || {

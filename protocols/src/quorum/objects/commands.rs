@@ -59,6 +59,7 @@ impl CatalogCx<'_> {
         let object = self.objects.records.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
         object.claims = kept;
         if !object.claims.is_empty() {
+            self.objects.reindex(manifest);
             return Ok(reply);
         }
         object.state = ObjectState::Removing;

@@ -19,7 +19,8 @@ use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
 use crate::quorum::claims::{Claim, Claims};
 use crate::quorum::event::Event;
-use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX};
+use crate::quorum::jobs::check_room;
+use crate::quorum::limits::{OBJECTS_MAX, OWNER_OBJECTS_MAX, OWNERS_MAX};
 use crate::quorum::object::{ObjectRecord, ObjectState};
 use crate::quorum::reply::Rejection;
 use crate::quorum::reply::invalid;
@@ -56,8 +57,11 @@ impl CatalogCx<'_> {
         if existing.is_some_and(|object| !object.claims.admits(owner)) {
             return Err(Rejection::Full { what: "owners of this object".to_owned(), limit: OWNERS_MAX });
         }
-        if !self.objects.contains_key(&hash) && self.objects.len() >= OBJECTS_MAX {
-            return Err(Rejection::Full { what: "objects".to_owned(), limit: OBJECTS_MAX });
+        if !self.objects.contains_key(&hash) {
+            check_room("objects", self.objects.len() + 1, OBJECTS_MAX)?;
+        }
+        if existing.is_none_or(|object| object.claims.of(owner).next().is_none()) {
+            check_room("objects of one owner", self.objects.claimed_by(&owner) + 1, OWNER_OBJECTS_MAX)?;
         }
         // Nothing is refused from here on.
         let owed = commit.columns.iter().filter(|column| column.grant.is_none()).count();

@@ -9,7 +9,7 @@ pub(super) mod commit;
 mod invariants;
 pub(super) mod snapshot;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index};
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use super::jobs::{JobBook, set_member};
 use super::object::{ObjectRecord, ObjectState};
 use super::reply::Applied;
 use super::uses::Uses;
-use crate::ids::{ManifestHash, Millis, PieceIndex};
+use crate::ids::{ManifestHash, Millis, PeerId, PieceIndex};
 use crate::job::store::ColumnState;
 use crate::shared_map::SharedMap;
 
@@ -42,6 +42,32 @@ struct ObjectIndex {
     /// Live objects with a column to confirm, to repair or under repair.
     with_duties: BTreeSet<ManifestHash>,
     manifest_bytes: usize,
+    /// Owners with a claim on each object, and how many objects each owner has one on.
+    claimants: BTreeMap<ManifestHash, BTreeSet<PeerId>>,
+    claimed: BTreeMap<PeerId, usize>,
+}
+
+impl ObjectIndex {
+    fn set_claimants(&mut self, manifest: ManifestHash, owners: BTreeSet<PeerId>) {
+        if self.claimants.get(&manifest).map_or(owners.is_empty(), |before| *before == owners) {
+            return;
+        }
+        for owner in &owners {
+            *self.claimed.entry(*owner).or_default() += 1;
+        }
+        let before = match owners.is_empty() {
+            true => self.claimants.remove(&manifest),
+            false => self.claimants.insert(manifest, owners),
+        };
+        for owner in before.into_iter().flatten() {
+            if let Some(claimed) = self.claimed.get_mut(&owner) {
+                *claimed -= 1;
+                if *claimed == 0 {
+                    self.claimed.remove(&owner);
+                }
+            }
+        }
+    }
 }
 
 // ---- reading, for everybody ----
@@ -122,6 +148,7 @@ impl Catalog {
         if let Some(object) = self.records.remove(&manifest) {
             self.index.by_age.remove(&(object.created_at, manifest));
         }
+        self.index.set_claimants(manifest, BTreeSet::new());
     }
 
     /// Stamps of a future that did not come become the moment of the correction.
@@ -153,6 +180,13 @@ impl Catalog {
             object.state == ObjectState::Live && (unconfirmed || !object.owed.is_empty() || !object.repairs.is_empty())
         });
         set_member(&mut self.index.with_duties, manifest, with_duties);
+        let claims = self.records.get(&manifest).map(|object| object.claims.iter().map(|claim| claim.owner).collect());
+        self.index.set_claimants(manifest, claims.unwrap_or_default());
+    }
+
+    /// Objects on which the owner has a claim.
+    fn claimed_by(&self, owner: &PeerId) -> usize {
+        self.index.claimed.get(owner).copied().unwrap_or(0)
     }
 
     fn with_duties(&self) -> impl Iterator<Item = (ManifestHash, &ObjectRecord)> {

@@ -1,22 +1,39 @@
 //! Attempts that end: stops, dead letters, and what is forgotten with them. Whatever the kind of their run.
 
 use super::{PoolCx, PoolView, TaskPool};
-use crate::ids::{JobId, TaskIndex};
+use crate::ids::{JobId, PeerId, TaskIndex};
 use crate::job::record::JobRecord;
+use crate::quorum::jobs::check_room;
 use crate::quorum::reply::Rejection;
 use crate::quorum::reply::short;
-use crate::task::limits::{DEAD_LETTERS_MAX, RECORD_BYTES_MAX};
+use crate::task::limits::{DEAD_LETTERS_MAX, OWNER_RECORD_BYTES_MAX, OWNER_TASKS_MAX, RECORD_BYTES_MAX, TASKS_MAX};
 use crate::task::record::{AttemptRecord, RunTasks, Stopping, TaskAttempt, TaskId, TaskState};
 use crate::task::table::Blob;
 
 impl TaskPool {
     /// Refuses what there is no room for beside the specifications and outputs of live jobs.
-    pub(in crate::quorum) fn check_bytes(&self, more: usize) -> Result<(), Rejection> {
-        if self.index.live.bytes + more > RECORD_BYTES_MAX {
-            let what = "bytes of specifications and outputs".to_owned();
-            return Err(Rejection::Full { what, limit: RECORD_BYTES_MAX });
-        }
-        Ok(())
+    pub(in crate::quorum) fn check_bytes(&self, owner: PeerId, more: usize) -> Result<(), Rejection> {
+        self.check_all_bytes(more)?;
+        let (_, bytes) = self.index.weight_of(&owner);
+        check_room("bytes of specifications and outputs of one owner", bytes + more, OWNER_RECORD_BYTES_MAX)
+    }
+
+    /// The same, whoever they belong to.
+    pub(in crate::quorum) fn check_all_bytes(&self, more: usize) -> Result<(), Rejection> {
+        check_room("bytes of specifications and outputs", self.index.live.bytes + more, RECORD_BYTES_MAX)
+    }
+
+    /// Refuses tasks that there is no room for beside those of live jobs.
+    pub(in crate::quorum) fn check_tasks(&self, owner: PeerId, more: usize) -> Result<(), Rejection> {
+        let (tasks, _) = self.index.weight_of(&owner);
+        check_room("tasks of live jobs", self.index.live.tasks + more, TASKS_MAX)?;
+        check_room("tasks of live jobs of one owner", tasks + more, OWNER_TASKS_MAX)
+    }
+
+    /// Tasks, and bytes of specifications and outputs, that there is room for.
+    pub(in crate::quorum) fn room(&self) -> (usize, usize) {
+        let live = self.index.live;
+        (TASKS_MAX.saturating_sub(live.tasks), RECORD_BYTES_MAX.saturating_sub(live.bytes))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::capacity::{Capacity, Requirement};
 use crate::engine::Engine;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::record::{JobRecord, Run, RunState};
+use crate::quorum::shares::Shares;
 use crate::task::record::{TaskAttempt, WorkerRecord};
 use crate::task::table::TaskTable;
 use crate::wire;
@@ -27,6 +28,11 @@ pub(super) struct SchedulerIndex {
     sizes: BTreeMap<JobId, Size>,
     pub(super) live: Size,
     pub(super) ended: Size,
+    /// What live jobs weigh, by their owners.
+    tasks_of: Shares<JobId>,
+    bytes_of: Shares<JobId>,
+    /// Queued runs by their owners.
+    queued_of: Shares<JobId>,
     /// Workers that got something to stop from the entry that is being applied.
     pub(super) halted: BTreeSet<PeerId>,
 }
@@ -52,6 +58,7 @@ pub(super) struct Size {
     pub(super) tasks: usize,
     specification: usize,
     ended: bool,
+    owner: PeerId,
 }
 
 impl SchedulerIndex {
@@ -77,10 +84,11 @@ impl SchedulerIndex {
         }
     }
 
-    fn enqueue(&mut self, job: JobId, wanted: Option<(Demand, u64)>) {
+    fn enqueue(&mut self, job: JobId, owner: PeerId, wanted: Option<(Demand, u64)>) {
         if self.queued.get(&job) == wanted.as_ref() {
             return;
         }
+        self.queued_of.set(job, wanted.is_some().then_some((owner, 1)));
         if let Some((demand, pass)) = self.queued.remove(&job)
             && let Some(turns) = self.queue.get_mut(&demand)
         {
@@ -112,12 +120,25 @@ impl SchedulerIndex {
             sides[side(before.ended)].bytes -= before.bytes;
             sides[side(before.ended)].tasks -= before.tasks;
         }
+        let live = size.filter(|size| !size.ended);
+        self.tasks_of.set(job, live.map(|size| (size.owner, size.tasks as u64)));
+        self.bytes_of.set(job, live.map(|size| (size.owner, size.bytes as u64)));
         if let Some(size) = size {
             sides[side(size.ended)].bytes += size.bytes;
             sides[side(size.ended)].tasks += size.tasks;
             self.sizes.insert(job, size);
         }
         [self.live, self.ended] = sides;
+    }
+
+    /// Tasks and bytes of live jobs of the owner.
+    pub(super) fn weight_of(&self, owner: &PeerId) -> (usize, usize) {
+        (self.tasks_of.of(owner) as usize, self.bytes_of.of(owner) as usize)
+    }
+
+    /// Runs of the owner that want workers.
+    pub(super) fn queued_of(&self, owner: &PeerId) -> u64 {
+        self.queued_of.of(owner)
     }
 
     /// Bytes of a job's specification.
@@ -162,15 +183,16 @@ impl PoolCx<'_> {
             Some(Run::Trigger(run)) => Some(run.input_bytes()),
             _ => None,
         };
+        let owner = self.jobs.get(&job).map(|record| record.owner).unwrap_or_default();
         let Some(run) = self.jobs.tasks_mut(&job) else {
-            self.tasks.index.enqueue(job, None);
+            self.tasks.index.enqueue(job, owner, None);
             return self.weigh_waiting(job, waiting);
         };
         if let Some(index) = self.tasks.tables.get(&job).and_then(|table| table.of(run.step)) {
             run.tally = index.tally;
         }
         let wanted = self.view().wants_workers(job);
-        self.tasks.index.enqueue(job, wanted);
+        self.tasks.index.enqueue(job, owner, wanted);
         let Some(record) = self.jobs.get(&job) else { return };
         let known = self.tasks.index.sizes.get(&job).map(|size| size.specification);
         let specification = known.unwrap_or_else(|| wire::encode(&record.spec).len());
@@ -180,6 +202,7 @@ impl PoolCx<'_> {
             tasks: table.map_or(0, TaskTable::task_count),
             specification,
             ended: record.state.is_final(),
+            owner,
         };
         self.tasks.index.weigh(job, Some(size));
     }
@@ -191,8 +214,9 @@ impl PoolCx<'_> {
         };
         let known = self.tasks.index.sizes.get(&job).map(|size| size.specification);
         let specification = known.unwrap_or_else(|| wire::encode(&record.spec).len());
-        let ended = record.state.is_final();
-        self.tasks.index.weigh(job, Some(Size { bytes: specification + waiting, tasks: 0, specification, ended }));
+        let (ended, owner) = (record.state.is_final(), record.owner);
+        let size = Size { bytes: specification + waiting, tasks: 0, specification, ended, owner };
+        self.tasks.index.weigh(job, Some(size));
     }
 }
 

@@ -118,11 +118,6 @@ impl TaskPool {
         self.tables.entry(job).or_default()
     }
 
-    /// Tasks of live jobs.
-    pub(super) fn live_tasks_total(&self) -> usize {
-        self.index.live.tasks
-    }
-
     /// Workers that have attempts of the run have something to stop.
     pub(super) fn halt_workers_of(&mut self, job: JobId) {
         let of_job = |used: &index::Used| used.tasks.iter().any(|task| task.id.job == job);

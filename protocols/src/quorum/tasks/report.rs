@@ -11,9 +11,10 @@ use super::{FollowUp, Handled, PoolCx, PoolView};
 use crate::engine::Engine;
 use crate::ids::{Attempt, Digest, JobId, LeaseId, Millis, Nonce, PeerId, StepIndex};
 use crate::job::record::{JobRecord, RunState};
+use crate::quorum::command::TaskCommand;
 use crate::quorum::event::Event;
+use crate::quorum::reply::{Applied, invalid, short};
 use crate::quorum::reply::{CommandReply, Rejection};
-use crate::quorum::reply::{invalid, short};
 use crate::task::error_class::ErrorClass;
 use crate::task::limits::{
     AVOIDED_MAX, BATCH_MAX, CHECKPOINT_BYTES_MAX, OUTPUT_BYTES_MAX, REVEAL_WAIT, ROUNDS_MAX, WORKER_SLOTS_MAX,
@@ -157,25 +158,11 @@ impl PoolCx<'_> {
 
     /// The attempt, if it may still report and is this worker's.
     fn live_attempt(&mut self, by: PeerId, task: TaskAttempt) -> Result<AttemptRecord, ReportRefusal> {
-        let table = self.tasks.tables.get(&task.id.job);
-        let record = table.and_then(|table| table.get(task.id.step, task.id.task));
-        let Some(record) = record else {
-            // The step is over, or the run is forgotten; its workers were told to stop.
+        let live = self.view().live_attempt(by, task).cloned();
+        if matches!(live, Err(ReportRefusal::Unknown | ReportRefusal::Stale { .. })) {
             self.with_tasks(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
-            return Err(ReportRefusal::Unknown);
-        };
-        let newest = record.newest;
-        match record.attempt(task.attempt) {
-            Some(live) if live.worker == by => Ok(live.clone()),
-            Some(_) => Err(ReportRefusal::NotAssigned),
-            None if task.attempt > newest || task.attempt == Attempt(0) => {
-                Err(ReportRefusal::Invalid { reason: format!("attempt {} was never handed out", task.attempt) })
-            }
-            None => {
-                self.with_tasks(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
-                Err(ReportRefusal::Stale { newest })
-            }
         }
+        live
     }
 
     fn report_one(&mut self, by: PeerId, report: &Report, events: &mut Vec<Event>) -> Recorded {
@@ -190,10 +177,7 @@ impl PoolCx<'_> {
                 return Ok(());
             }
         }
-        let table = self.tasks.tables.get(&task.id.job);
-        let record = table.and_then(|table| table.get(task.id.step, task.id.task));
-        let repeated = record.and_then(|record| record.won.as_ref()).is_some_and(|won| won.attempt == task.attempt);
-        if repeated && matches!(report.result, TaskResult::Done { .. } | TaskResult::Reveal { .. }) {
+        if self.view().is_repeated(report) {
             return Ok(());
         }
         let live = self.live_attempt(by, task)?;
@@ -257,7 +241,8 @@ impl PoolCx<'_> {
         if output.bytes != bytes.len() as u64 || output.digest.0 != *blake3::hash(bytes).as_bytes() {
             return refuse("the bytes are not those of the digest");
         }
-        if self.tasks.check_bytes(bytes.len()).is_err() {
+        let owner = self.jobs.get(&task.id.job).map(|record| record.owner).unwrap_or_default();
+        if self.tasks.check_bytes(owner, bytes.len()).is_err() {
             return Err(ReportRefusal::RecordFull);
         }
         if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
@@ -594,6 +579,60 @@ impl<'s> PoolView<'s> {
     fn is_revealing(&self, task: TaskAttempt) -> bool {
         let table = self.tasks.tables.get(&task.id.job);
         table.and_then(|table| table.get(task.id.step, task.id.task)).is_some_and(TaskRecord::is_revealing)
+    }
+}
+
+impl PoolView<'_> {
+    /// The attempt, if it may still report and is this worker's.
+    fn live_attempt(&self, by: PeerId, task: TaskAttempt) -> Result<&AttemptRecord, ReportRefusal> {
+        let table = self.tasks.tables.get(&task.id.job);
+        // The step is over, or the run is forgotten; its workers were told to stop.
+        let record = table.and_then(|table| table.get(task.id.step, task.id.task)).ok_or(ReportRefusal::Unknown)?;
+        let newest = record.newest;
+        match record.attempt(task.attempt) {
+            Some(live) if live.worker == by => Ok(live),
+            Some(_) => Err(ReportRefusal::NotAssigned),
+            None if task.attempt > newest || task.attempt == Attempt(0) => {
+                Err(ReportRefusal::Invalid { reason: format!("attempt {} was never handed out", task.attempt) })
+            }
+            None => Err(ReportRefusal::Stale { newest }),
+        }
+    }
+
+    /// Whether the report is of an attempt that is known to have done its task.
+    fn is_repeated(&self, report: &Report) -> bool {
+        let id = report.task.id;
+        let record = self.tasks.tables.get(&id.job).and_then(|table| table.get(id.step, id.task));
+        let has_won =
+            record.and_then(|record| record.won.as_ref()).is_some_and(|won| won.attempt == report.task.attempt);
+        has_won && matches!(report.result, TaskResult::Done { .. } | TaskResult::Reveal { .. })
+    }
+
+    /// The reply to a peer that works for nobody here. Of one that does it is left to apply.
+    pub(in crate::quorum) fn foretell_reply(&self, by: PeerId, command: &TaskCommand) -> Option<Applied> {
+        if self.tasks.workers.contains_key(&by) || self.tasks.index.used.contains_key(&by) {
+            return None;
+        }
+        let judge_report = |report: &Report| {
+            if self.tasks.stopping.contains_key(&report.task) {
+                return Err(ReportRefusal::NotAssigned);
+            }
+            match self.is_repeated(report) {
+                true => Ok(()),
+                false => self.live_attempt(by, report.task).map(drop),
+            }
+        };
+        let (len, answers): (usize, Vec<Recorded>) = match command {
+            TaskCommand::Start { tasks } => {
+                (tasks.len(), tasks.iter().map(|task| self.live_attempt(by, *task).map(drop)).collect())
+            }
+            TaskCommand::Report { reports } => (reports.len(), reports.iter().map(judge_report).collect()),
+            TaskCommand::SaveCheckpoint { task, .. } => (1, vec![self.live_attempt(by, *task).map(drop)]),
+            TaskCommand::SetWorker { .. } | TaskCommand::LoseWorker { .. } | TaskCommand::ReleaseWorker { .. } => {
+                return None;
+            }
+        };
+        Some(check_batch(len).map(|()| CommandReply::Recorded(answers)))
     }
 }
 

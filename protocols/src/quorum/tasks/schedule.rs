@@ -1,10 +1,11 @@
 //! The scheduler: after every entry, free slots of workers are given to the tasks whose turn it is.
 //!
 //! Stride scheduling: every job has a *pass*; the job with the least is next, and pays for each task in inverse
-//! proportion to its priority. So jobs share the workers by priority, no job starves however low its priority, and a
-//! wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the one with the
-//! most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be given to a
-//! worker whose slots are taken (see `prefetch`).
+//! proportion to its priority, and for each job that its owner has waiting besides. So owners share the workers
+//! whatever they have waiting, the jobs of one owner share its part by priority, no job starves however low its
+//! priority, and a wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the
+//! one with the most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be
+//! given to a worker whose slots are taken (see `prefetch`).
 //!
 //! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
 //! no entry of its own. What is handed out is in `Event::Assigned`, and in [`PoolView::attempts_of`] after a
@@ -60,8 +61,10 @@ pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
 impl TaskPool {
     /// Where a new run stands in the turns: it pays for its first task before it comes to its turn. At the pass that
     /// the others are served at, whoever came earlier could be overtaken by all who come later.
-    pub(in crate::quorum) fn first_pass(&self, settings: &Settings) -> u64 {
-        self.pass.saturating_add(price_of_turn(settings))
+    pub(in crate::quorum) fn first_pass(&self, owner: PeerId, settings: &Settings) -> u64 {
+        // It will be one of those that wait.
+        let price = price_of_turn(settings).saturating_mul(self.index.queued_of(&owner) + 1);
+        self.pass.saturating_add(price)
     }
 }
 
@@ -110,10 +113,12 @@ impl PoolCx<'_> {
         let until = terms.as_ref().map(|terms| now.plus(terms.timeout).plus(TIMEOUT_GRACE));
         let copies = terms.and_then(|terms| terms.verify).map(|verify| verify.copies);
         let served = self.tasks.pass;
+        let owner = self.jobs.get(&id.job).map(|record| record.owner).unwrap_or_default();
+        let waiting = self.tasks.index.queued_of(&owner).max(1);
         let pass = self.with_tasks(id.job, |run| {
             // Turns that a job could not use are not saved up without end.
             let pass = run.pass.max(served.saturating_sub(PASS_SLACK));
-            run.pass = pass.saturating_add(price_of_turn(&run.settings));
+            run.pass = pass.saturating_add(price_of_turn(&run.settings).saturating_mul(waiting));
             pass
         });
         self.tasks.pass = served.max(pass.unwrap_or(served));

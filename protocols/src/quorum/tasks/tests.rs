@@ -104,11 +104,14 @@ impl Quorum {
     }
     fn apply(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
         self.index += 1;
+        let foretold = self.state.foretell_reply(by, &command);
         let batch = Batch::at(Millis(self.state.time.0 + 1), vec![(by, command)]);
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         self.state.check_invariants().unwrap();
         self.events = events;
-        reply.replies.into_iter().next().unwrap()
+        let reply = reply.replies.into_iter().next().unwrap();
+        assert!(foretold.is_none_or(|foretold| foretold == reply), "what was foretold is not what came: {reply:?}");
+        reply
     }
     fn submit(&mut self, index: u8, spec: BatchSpec) {
         let spec = JobSpec::batch(spec);
@@ -485,6 +488,26 @@ fn tasks_of_many_jobs_take_turns_by_priority() {
     assert_eq!(quorum.job_state(3), RunState::Succeeded);
 }
 
+/// Goal: owners share the workers, however many jobs one of them has waiting.
+#[test]
+fn tasks_of_owners_take_turns_however_many_jobs_each_has() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    (1..=9).for_each(|index| quorum.submit(index, spec(300)));
+    let alone = Command::Job(job(10), JobCommand::Submit { spec: JobSpec::batch(spec(300)) });
+    quorum.apply(peer(77), alone).unwrap();
+    let mut counts = BTreeMap::new();
+    for _ in 0..200 {
+        let task = quorum.attempts(0)[0];
+        *counts.entry(task.id.job).or_insert(0u32) += 1;
+        // Slow enough that nothing is given ahead of its turn.
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    assert!((90..=110).contains(&counts[&job(10)]), "{counts:?}");
+    // The nine share what is theirs.
+    assert!((1..=9).all(|index| (8..=15).contains(&counts[&job(index)])), "{counts:?}");
+}
+
 /// Goal: nobody waits longer for having the higher id. Method: one slot; before each end comes another job of a lower
 /// id.
 #[test]
@@ -826,15 +849,26 @@ fn a_copy_that_does_not_show_in_time_has_no_vote() {
 #[test]
 fn a_wide_job_is_bounded_in_every_way() {
     let mut quorum = Quorum::new(&[(0, 64)]);
-    for index in 0..(TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8 {
-        let spec = JobSpec::batch(spec(TASKS_PER_STEP_MAX));
-        let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(index), JobCommand::Submit { spec }))]);
-        assert!(quorum.state.apply(LogIndex(1), &batch).0.replies[0].is_ok());
+    let submit = |state: &mut QuorumState, owner: PeerId, index: u8, tasks: u32| {
+        let spec = JobSpec::batch(spec(tasks));
+        let batch = Batch::at(Millis(1), vec![(owner, Command::Job(job(index), JobCommand::Submit { spec }))]);
+        state.apply(LogIndex(1), &batch).0.replies.remove(0)
+    };
+    let (all, half) =
+        ((TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8, (OWNER_TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8);
+    for index in 0..half {
+        submit(&mut quorum.state, OWNER, index, TASKS_PER_STEP_MAX).unwrap();
     }
-    let refused = JobSpec::batch(spec(1));
-    let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(99), JobCommand::Submit { spec: refused }))]);
-    let reply = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0);
+    // One owner has a half, and the next finds the other.
+    let reply = submit(&mut quorum.state, OWNER, 99, 1);
+    assert!(matches!(reply, Err(Rejection::Full { limit: OWNER_TASKS_MAX, .. })), "{reply:?}");
+    assert!(quorum.state.room() > 0);
+    for index in half..all {
+        submit(&mut quorum.state, peer(77), index, TASKS_PER_STEP_MAX).unwrap();
+    }
+    let reply = submit(&mut quorum.state, peer(78), 99, 1);
     assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
+    assert_eq!(quorum.state.room(), 0, "jobs have room, and tasks have none");
     let chunks = quorum.state.encode_snapshot();
     let again = QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).unwrap();
     assert_eq!(again, quorum.state);
@@ -868,7 +902,7 @@ fn results_beyond_the_records_room_must_be_objects() {
         }
     };
     assert_eq!(refused, ReportRefusal::RecordFull);
-    assert!(taken * OUTPUT_BYTES_MAX <= RECORD_BYTES_MAX && taken > 1_000, "{taken}");
+    assert!(taken * OUTPUT_BYTES_MAX <= OWNER_RECORD_BYTES_MAX && taken > 500, "{taken}");
     let task = quorum.attempts(0)[0];
     let object = Place::Object { quorum: QUORUM, manifest: ManifestHash([1; 32]) };
     let output = Output { place: object, ..output(b"big") };

@@ -10,6 +10,7 @@ use crate::ids::{JobId, Millis};
 use crate::job::record::JobRecord;
 use crate::job::spec::TriggeredSpec;
 use crate::quorum::jobs::set_member;
+use crate::quorum::shares::Shares;
 use crate::trigger::record::{SeenId, TriggerRun};
 use crate::trigger::spec::{AfterJob, When};
 
@@ -17,6 +18,9 @@ use crate::trigger::spec::{AfterJob, When};
 pub(super) struct TriggerIndex {
     /// Jobs with a trigger that have not ended.
     pub(super) live: BTreeSet<JobId>,
+    /// The same by their owners, and the fires of each in a thousand seconds.
+    pub(super) live_of: Shares<JobId>,
+    pub(super) fires_of: Shares<JobId>,
     /// By when the next instant is due: on wall clocks, and as time passes.
     wall: BTreeSet<(Millis, JobId)>,
     steady: BTreeSet<(Millis, JobId)>,
@@ -89,10 +93,15 @@ impl Triggers {
         let index = &mut self.index;
         let Some((spec, run)) = record.and_then(|record| record.trigger()) else {
             index.live.remove(&job);
+            index.live_of.set(job, None);
+            index.fires_of.set(job, None);
             index.set_due(job, None);
             return;
         };
         set_member(&mut index.live, job, live);
+        let owner = record.map(|record| record.owner).filter(|_| live);
+        index.live_of.set(job, owner.map(|owner| (owner, 1)));
+        index.fires_of.set(job, owner.map(|owner| (owner, spec.trigger.fires_per_kilosecond())));
         let due = live && !run.suspended && spec.trigger.is_timed();
         let due = due.then(|| next_look(run)).flatten();
         index.set_due(job, due.map(|due| (spec.trigger.is_steady(), due)));

@@ -11,16 +11,18 @@ pub(super) mod snapshot;
 use std::collections::BTreeMap;
 
 use super::duty::Duty;
-use super::jobs::JobBook;
+use super::jobs::{JobBook, check_room};
 use super::reply::Rejection;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::record::JobRecord;
 use crate::job::record::RunState::*;
 use crate::job::transition::{Row, RunCommand};
 use crate::trigger::event::Emitter;
-use crate::trigger::limits::{EMITTER_SILENT, EMITTERS_MAX};
+use crate::trigger::limits::{
+    EMITTER_SILENT, EMITTERS_MAX, OWNER_FIRES_PER_SECOND_MAX, OWNER_TRIGGERS_MAX, TRIGGERS_MAX,
+};
 use crate::trigger::record::SeenId;
-use crate::trigger::spec::When;
+use crate::trigger::spec::{TriggerSpec, When};
 use index::TriggerIndex;
 
 /// Which command leads where, of a job that has a trigger: it is *running* or, while suspended, *paused*, and ends when
@@ -63,6 +65,20 @@ impl Triggers {
 
     pub(super) fn live_len(&self) -> usize {
         self.index.live.len()
+    }
+
+    /// Room for one more trigger of this owner.
+    pub(super) fn check_room(&self, owner: PeerId, spec: &TriggerSpec) -> Result<(), Rejection> {
+        check_room("triggers", self.live_len() + 1, TRIGGERS_MAX)?;
+        check_room("triggers of one owner", self.index.live_of.of(&owner) as usize + 1, OWNER_TRIGGERS_MAX)?;
+        let fires = spec.fires_per_kilosecond();
+        let limit = OWNER_FIRES_PER_SECOND_MAX;
+        match fires > 0 && self.index.fires_of.of(&owner) + fires > 1_000 * limit {
+            true => {
+                Err(Rejection::Full { what: "timed fires a second of one owner".to_owned(), limit: limit as usize })
+            }
+            false => Ok(()),
+        }
     }
 
     /// When the next trigger is due: on wall clocks, and as time passes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_protocols::approval::Subject;
-use quorate_protocols::approval::limits::LEASE_DURATION_MAX;
+use quorate_protocols::approval::limits::{LEASE_DURATION_MAX, UNUSED_LEASE_MAX};
 use quorate_protocols::capacity::Requirement;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::resources::{Amounts, Lease, Leases, Limits, Scope, Service, SpanId, Tree};
@@ -49,8 +49,8 @@ fn run_tree(bytes: &[u8]) -> Trail {
         Scope::System,
         Scope::Service(Service::Network),
         Scope::Protocol("/a/1"),
-        Scope::Peer(PeerId([1; 32])),
-        Scope::Peer(PeerId([2; 32])),
+        Scope::Peer("/a/1", PeerId([1; 32])),
+        Scope::Peer("/a/1", PeerId([2; 32])),
         Scope::Job(job(1)),
         Scope::Task(job(1), 1),
         Scope::Task(job(1), 2),
@@ -150,14 +150,14 @@ fn run_leases(bytes: &[u8]) -> Trail {
                     false => Subject::Holder { job: job(step.byte(3) % 8) },
                 };
                 let (nonce, requirement) = (Nonce([step.byte(4) % 16; 16]), Requirement::default());
-                let lease = Lease { asker, subject, requirement, nonce, duration, expires: None };
+                let lease = Lease { asker, subject, requirement, nonce, duration, used: false, expires: None };
                 let foreseen = leases.check(asker, subject, nonce);
                 let granted = leases.grant(now, LeaseId(name), lease);
                 assert_eq!(foreseen, granted);
                 match granted {
                     Ok(()) => {
                         let duration = duration.min(LEASE_DURATION_MAX);
-                        known.insert(LeaseId(name), (asker, duration, Some(now.plus(duration))));
+                        known.insert(LeaseId(name), (asker, duration, Some(now.plus(duration.min(UNUSED_LEASE_MAX)))));
                     }
                     Err(error) => trail.mark_words("refused", &error.to_string()),
                 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quorate_api::ResourcesInfo;
+use quorate_protocols::approval::limits::MEMBER_MEMORY_BYTES;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Subject};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, Nonce, PeerId, QuorumId};
@@ -41,7 +42,11 @@ async fn hoard(arena: &mut Arena, client: &Client, peer: PeerId) -> Result<u64, 
         let requirement = Requirement::from(Capacity { disk_bytes, memory_bytes, slots: 0 });
         let request = ApprovalRequest { subject, requirement, nonce, duration: Duration::from_secs(3600) };
         match client.approval(peer, &ApprovalMessage::Ask(request)).await {
-            Ok(ApprovalAnswer::Granted(_)) => held += memory_bytes,
+            // A member takes what a member takes, whatever was asked for.
+            Ok(ApprovalAnswer::Granted(_)) => match subject {
+                Subject::Founding { .. } | Subject::Member { .. } => held += MEMBER_MEMORY_BYTES,
+                Subject::Holder { .. } | Subject::Worker { .. } => held += memory_bytes,
+            },
             Ok(ApprovalAnswer::Refused(Refusal::Resources { available, .. })) if available < memory_bytes => {
                 memory_bytes = available.max(1);
             }

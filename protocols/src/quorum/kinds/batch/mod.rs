@@ -99,9 +99,9 @@ impl Kind for Batch {
         Weight { tasks, bytes: spec_bytes }
     }
 
-    fn new_run(view: RunView<'_>, spec: &BatchSpec, _: PeerId) -> BatchRun {
+    fn new_run(view: RunView<'_>, spec: &BatchSpec, owner: PeerId) -> BatchRun {
         let mut run = BatchRun::new(spec, view.time());
-        run.tasks.pass = view.first_pass(&run.tasks.settings);
+        run.tasks.pass = view.first_pass(owner, &run.tasks.settings);
         run
     }
 

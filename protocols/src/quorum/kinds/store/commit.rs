@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::upload::{check_uploader, end};
+use super::upload::end;
 use super::{COMMIT, of, run_mut};
-use crate::ids::{Attempt, ManifestHash, PeerId, PieceIndex, SegmentIndex};
+use crate::ids::{ManifestHash, PieceIndex, SegmentIndex};
 use crate::job::record::RunState;
 use crate::job::spec::StoreSpec;
 use crate::job::store::{ColumnRecord, ColumnState, StoreRun};
@@ -20,13 +20,7 @@ use crate::quorum::reply::{Applied, invalid};
 use crate::quorum::reply::{CommandReply, Rejection};
 use crate::text::counted;
 
-pub(super) fn commit(
-    cx: &mut RunCx<'_>,
-    uploader: (PeerId, Attempt),
-    encoded: &Bytes,
-    receipts: &[Receipt],
-    degraded: bool,
-) -> Applied {
+pub(super) fn commit(cx: &mut RunCx<'_>, encoded: &Bytes, receipts: &[Receipt], degraded: bool) -> Applied {
     let job = cx.job();
     let hash = ManifestHash(*blake3::hash(encoded).as_bytes());
     if cx.record()?.state == RunState::Succeeded {
@@ -36,7 +30,6 @@ pub(super) fn commit(
             false => Err(cx.record()?.refuses(COMMIT)),
         };
     }
-    check_uploader(cx, uploader)?;
     let (spec, run) = of(cx)?;
     let manifest = check_manifest(spec, run, encoded)?;
     let sealed = check_receipts(cx, run, &manifest, receipts)?;

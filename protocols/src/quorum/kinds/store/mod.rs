@@ -163,22 +163,31 @@ impl Kind for Store {
         }
     }
 
+    fn check_command(record: &JobRecord, by: PeerId, command: &StoreCommand) -> Result<(), Rejection> {
+        let attempt = match command {
+            StoreCommand::Progress { upload_attempt, .. } | StoreCommand::ColumnFailed { upload_attempt, .. } => {
+                *upload_attempt
+            }
+            // Those that end a run may be repeated by whoever ended it, and are known then.
+            StoreCommand::Commit { upload_attempt, .. } if record.state != Succeeded => *upload_attempt,
+            StoreCommand::Fail { upload_attempt: Some(attempt), .. } if record.state != Failed => *attempt,
+            _ => return Ok(()),
+        };
+        upload::check_uploader(record, (by, attempt))
+    }
+
     fn command(cx: &mut RunCx<'_>, by: PeerId, command: &StoreCommand) -> Applied {
         match command {
             StoreCommand::AddHolders { grants, exhausted } => upload::add_holders(cx, grants, *exhausted),
             StoreCommand::Attach => upload::attach(cx, by),
-            StoreCommand::Progress { upload_attempt, segments } => {
-                upload::progress(cx, (by, *upload_attempt), segments)
+            StoreCommand::Progress { segments, .. } => upload::progress(cx, segments),
+            StoreCommand::ColumnFailed { column, attempt, reason, .. } => {
+                upload::column_failed(cx, *column, *attempt, reason)
             }
-            StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason } => {
-                upload::column_failed(cx, (by, *upload_attempt), *column, *attempt, reason)
+            StoreCommand::Commit { manifest, receipts, degraded, .. } => {
+                commit::commit(cx, manifest, receipts, *degraded)
             }
-            StoreCommand::Commit { upload_attempt, manifest, receipts, degraded } => {
-                commit::commit(cx, (by, *upload_attempt), manifest, receipts, *degraded)
-            }
-            StoreCommand::Fail { upload_attempt, reason } => {
-                upload::fail(cx, upload_attempt.map(|attempt| (by, attempt)), reason)
-            }
+            StoreCommand::Fail { reason, .. } => upload::fail(cx, reason),
             StoreCommand::Abandon { upload_seq } => upload::abandon(cx, *upload_seq),
             StoreCommand::Released { column, grant, attempt } => {
                 upload::released(cx, Releasing { column: *column, grant: *grant, attempt: *attempt })

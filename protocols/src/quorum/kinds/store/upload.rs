@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{ABANDON, ADD_HOLDERS, COLUMN_FAILED, FAIL, of, run_mut, unused};
 use crate::approval::Grant;
 use crate::ids::{Attempt, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use crate::job::limits::{HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX};
-use crate::job::record::RunState;
+use crate::job::limits::{
+    HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX, UPLOAD_SILENT_MAX,
+};
+use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::StoreSpec;
 use crate::job::store::SegmentProgress;
 use crate::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
@@ -80,7 +82,19 @@ pub(super) fn add_holders(cx: &mut RunCx<'_>, grants: &[Grant], exhausted: bool)
 }
 
 pub(super) fn attach(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
-    let now = cx.wall();
+    let (now, owner) = (cx.wall(), cx.record()?.owner);
+    let (_, run) = of(cx)?;
+    let silent = now.since(run.upload_seen_at);
+    if by != owner && by != run.uploader && silent < UPLOAD_SILENT_MAX {
+        return Err(invalid(format!(
+            "{} uploads job {} and was heard {} s ago: another peer than {owner}, which submitted it, takes over after {} s \
+             without a sign of it",
+            run.uploader,
+            cx.job(),
+            silent.as_secs(),
+            UPLOAD_SILENT_MAX.as_secs()
+        )));
+    }
     let run = run_mut(cx)?;
     run.uploader = by;
     run.upload_attempt.0 = run.upload_attempt.0.saturating_add(1);
@@ -95,9 +109,8 @@ pub(super) fn attach(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
     })))
 }
 
-pub(super) fn progress(cx: &mut RunCx<'_>, uploader: (PeerId, Attempt), segments: &[SegmentProgress]) -> Applied {
+pub(super) fn progress(cx: &mut RunCx<'_>, segments: &[SegmentProgress]) -> Applied {
     let (now, room) = (cx.wall(), cx.objects().hash_room());
-    check_uploader(cx, uploader)?;
     let (spec, run) = of(cx)?;
     let (limit, columns) = (segments_max(spec), run.columns.len());
     let mut seen = BTreeMap::new();
@@ -110,7 +123,8 @@ pub(super) fn progress(cx: &mut RunCx<'_>, uploader: (PeerId, Attempt), segments
     // Counted before it is known which hashes are new: a little early is better than a little late.
     let most = segments.len() * columns * PieceHash::LEN;
     if most > room {
-        return Err(Rejection::Full { what: "bytes of piece hashes".to_owned(), limit: HASH_BYTES_MAX });
+        let what = "bytes of piece hashes, or half of that of one owner".to_owned();
+        return Err(Rejection::Full { what, limit: HASH_BYTES_MAX });
     }
     let run = run_mut(cx)?;
     for progress in segments {
@@ -138,15 +152,8 @@ pub(super) fn progress(cx: &mut RunCx<'_>, uploader: (PeerId, Attempt), segments
     column_summary(cx)
 }
 
-pub(super) fn column_failed(
-    cx: &mut RunCx<'_>,
-    uploader: (PeerId, Attempt),
-    column: PieceIndex,
-    attempt: Attempt,
-    reason: &str,
-) -> Applied {
+pub(super) fn column_failed(cx: &mut RunCx<'_>, column: PieceIndex, attempt: Attempt, reason: &str) -> Applied {
     let (job, now) = (cx.job(), cx.wall());
-    check_uploader(cx, uploader)?;
     let run = run_mut(cx)?;
     let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
     if attempt > target.attempt {
@@ -183,12 +190,9 @@ pub(super) fn column_failed(
     column_summary(cx)
 }
 
-pub(super) fn fail(cx: &mut RunCx<'_>, uploader: Option<(PeerId, Attempt)>, reason: &str) -> Applied {
+pub(super) fn fail(cx: &mut RunCx<'_>, reason: &str) -> Applied {
     if cx.record()?.state == RunState::Failed {
         return Ok(CommandReply::Done);
-    }
-    if let Some(uploader) = uploader {
-        check_uploader(cx, uploader)?;
     }
     end(cx, FAIL, RunState::Failed, Some(reason.to_owned()), &format!("failed: {reason}"));
     Ok(CommandReply::Done)
@@ -244,10 +248,11 @@ pub(super) fn end(cx: &mut RunCx<'_>, by: RunCommand, to: RunState, reason: Opti
     cx.end(by, to, reason, what);
 }
 
-pub(super) fn check_uploader(cx: &RunCx<'_>, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
-    let (_, run) = of(cx)?;
+pub(super) fn check_uploader(record: &JobRecord, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
+    let job = record.job;
+    let (_, run) = record.store().ok_or(Rejection::UnknownJob { job })?;
     if by != run.uploader {
-        return Err(Rejection::NotUploader { job: cx.job(), by });
+        return Err(Rejection::NotUploader { job, by });
     }
     if attempt != run.upload_attempt {
         return Err(Rejection::StaleAttempt { given: attempt, current: run.upload_attempt });
