@@ -34,6 +34,7 @@ pub mod message;
 pub mod object;
 mod objects;
 mod queries;
+mod redaction;
 pub mod reply;
 pub mod request;
 pub mod snapshot;
