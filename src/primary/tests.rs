@@ -16,7 +16,7 @@ use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::job::{ColumnState, JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{Manifest, Profile};
-use quorate_protocols::piece::{PieceAnswer, PieceMessage, Receipt, ReceiptStatement, Slot};
+use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 
@@ -40,6 +40,10 @@ struct Holders {
     dead: Mutex<BTreeSet<PeerId>>,
     /// Finds segment 0 damaged.
     rotten: Mutex<BTreeSet<PeerId>>,
+    /// Has the column in an attempt that nobody gave.
+    foreign: Mutex<BTreeSet<PeerId>>,
+    /// Has another piece than the object's, which is whole.
+    swapped: Mutex<BTreeSet<PeerId>>,
     /// How often each was asked to prolong a promise.
     renewed: Mutex<BTreeMap<PeerId, usize>>,
     /// What each was asked, in order.
@@ -57,9 +61,17 @@ impl Holders {
             PieceMessage::Audit { .. } if self.rotten.lock().contains(&peer(n)) => {
                 PieceAnswer::Audited { next: None, damaged: vec![SegmentIndex(0)] }
             }
+            PieceMessage::Audit { slot, .. } if self.foreign.lock().contains(&peer(n)) => {
+                let newest = Attempt(u32::MAX);
+                PieceAnswer::Refused(PieceRefusal::StaleAttempt { given: slot.attempt, newest })
+            }
             PieceMessage::Audit { .. } => PieceAnswer::Audited { next: None, damaged: Vec::new() },
             PieceMessage::Get { .. } => PieceAnswer::Piece { total: PIECE.len() as u32 },
-            PieceMessage::ListPieces { .. } => PieceAnswer::Pieces(Vec::new()),
+            PieceMessage::ListPieces { .. } => {
+                let is_swapped = self.swapped.lock().contains(&peer(n));
+                let hash = if is_swapped { PieceHash([0xee; 32]) } else { PieceHash(*blake3::hash(PIECE).as_bytes()) };
+                PieceAnswer::Pieces(vec![HeldPiece { segment: SegmentIndex(0), hash }])
+            }
             _ => PieceAnswer::Acknowledged,
         }
     }
@@ -286,6 +298,27 @@ async fn damage_found_by_an_audit_is_repaired_elsewhere() {
     assert!(world.holders.has_received(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
     let releases = |message: &PieceMessage| matches!(message, PieceMessage::Release { slot } if slot.column.0 == 2);
     world.quorum.reaches("the release", |_| world.holders.has_received(rotten, releases)).await;
+}
+
+/// Goal: a column that is whole, but of an attempt that the quorum never gave or of other pieces than the object's, is
+/// damage as rot is.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_column_found_by_an_audit_is_repaired_elsewhere() {
+    for is_swapped in [false, true] {
+        let world = world(5, DriverSettings::default());
+        let manifest = world.store().await;
+        world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+        let foreign = world.holder(manifest, 2);
+        let kind = if is_swapped { &world.holders.swapped } else { &world.holders.foreign };
+        kind.lock().insert(peer(foreign));
+        let moved = |state: &QuorumState| {
+            let holder = state.objects()[&manifest].columns[2].grant.unwrap().holder.peer;
+            confirmed(state, manifest) && holder != peer(foreign)
+        };
+        world.quorum.reaches("the repair", moved).await;
+        let new = world.holder(manifest, 2);
+        assert!(world.holders.has_received(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
+    }
 }
 
 /// Goal: a reader's complaint brings the audit forward, and a holder whose pieces are good is not condemned by it.
