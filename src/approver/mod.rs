@@ -5,6 +5,9 @@
 //! can keep, also after a crash: leases and lasting holds are loaded and reserved again before anything new is
 //! promised. The same question asked again (same asker, same nonce) gets the same promise.
 //!
+//! The lease of a column says who fills it ([`Writer`]), so that its id gives no right to whoever else learns it; the
+//! holder asks for that, and for the room, with each piece.
+//!
 //! A lease ends by its time, by the asker's release, or by conversion: into the hold of a column that was confirmed, or
 //! into membership once the quorum exists. Whoever keeps something under a lease hears of its end through
 //! [`Approver::ended`]. Deleting pieces is the piece store's business; this service only gives the room back.
@@ -25,7 +28,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject, Writer,
 };
 use quorate_protocols::capacity::{Capacity, Supply};
 use quorate_protocols::engine::NodeRole;
@@ -515,12 +518,50 @@ impl Approver {
 
 /// What a holder asks of the leases that it was granted.
 impl Approver {
-    /// Whether this lease for a column of `job` is alive. Asking counts as traffic.
-    pub fn touch_column_lease(&self, lease: LeaseId, job: JobId) -> bool {
+    /// Who fills the column of `job` under this lease, if it is alive.
+    pub fn column_writer(&self, lease: LeaseId, job: JobId) -> Option<Writer> {
+        let subject = self.lock().leases.get(lease)?.subject;
+        match subject {
+            Subject::Holder { job: of, writer } if of == job => Some(writer),
+            _ => None,
+        }
+    }
+    /// Has another peer send the pieces under the lease; a lasting hold takes none.
+    pub fn set_column_writer(&self, lease: LeaseId, job: JobId, peer: PeerId) {
         let now = self.inner.seams.clock.monotonic();
+        let record = {
+            let mut state = self.lock();
+            let Some(found) = state.leases.get(lease).cloned() else { return };
+            let Subject::Holder { job: of, writer } = found.subject else { return };
+            let subject = Subject::Holder { job, writer: writer.with_peer(peer) };
+            if of != job || !state.leases.regrant(now, lease, Lease { subject, ..found }) {
+                return;
+            }
+            state.leases.get(lease).map(|lease| LeaseRecord::of(lease, None))
+        };
+        // One that is lost is asked for once more.
+        if let Some(record) = record {
+            self.write_behind(record::put(lease, &record));
+        }
+    }
+    /// Pieces come under the lease: it lives on.
+    pub fn touch_column_lease(&self, lease: LeaseId) {
+        let now = self.inner.seams.clock.monotonic();
+        self.lock().leases.renew(now, lease, piece::limits::LEASE);
+    }
+    /// Whether the lease sets aside `bytes` of disk for its column. That of a stream is grown to twice what it is, or
+    /// to what is asked for where there is no room for that.
+    pub fn reserve_column(&self, lease: LeaseId, bytes: u64) -> bool {
         let mut state = self.lock();
-        let ours = state.leases.get(lease).is_some_and(|found| found.subject == Subject::Holder { job });
-        ours && state.leases.renew(now, lease, piece::limits::LEASE)
+        let Some(found) = state.leases.get(lease) else { return false };
+        let grows = matches!(found.subject, Subject::Holder { writer: Writer::Streamer(_), .. }) && !found.is_lasting();
+        let Some(reservation) = state.reserved.get_mut(&lease) else { return false };
+        let held = reservation.amounts();
+        if bytes <= held.disk_bytes {
+            return true;
+        }
+        let mut grow_to = |disk_bytes| reservation.resize(Amounts { disk_bytes, ..held }).is_ok();
+        grows && (grow_to(bytes.max(held.disk_bytes.saturating_mul(2))) || grow_to(bytes))
     }
     /// Whether this lease is alive, without prolonging it.
     pub fn is_alive(&self, lease: LeaseId) -> bool {
@@ -572,7 +613,7 @@ fn quorum_of(subject: Subject) -> Option<QuorumId> {
     match subject {
         Subject::Founding { .. } => None,
         Subject::Member { quorum } | Subject::Worker { quorum } => Some(quorum),
-        Subject::Holder { job } => Some(job.quorum),
+        Subject::Holder { job, .. } => Some(job.quorum),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_protocols::approval::ApprovalMessage;
+use quorate_protocols::approval::{ApprovalMessage, Subject, Writer};
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::PeerAdvert;
 use quorate_protocols::ids::{
@@ -46,6 +46,8 @@ struct Holders {
     swapped: Mutex<BTreeSet<PeerId>>,
     /// How often each was asked to prolong a promise.
     renewed: Mutex<BTreeMap<PeerId, usize>>,
+    /// Who fills each column that one of them was asked to promise.
+    writers: Mutex<Vec<Writer>>,
     /// What each was asked, in order.
     heard: Mutex<BTreeMap<PeerId, Vec<PieceMessage>>>,
 }
@@ -127,7 +129,12 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
         match protocol {
             Protocol::Approval => match wire::decode(&frame.head, 65_536).unwrap() {
-                ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(PRIMARY), &request)),
+                ApprovalMessage::Ask(request) => {
+                    if let Subject::Holder { writer, .. } = request.subject {
+                        theirs.writers.lock().push(writer);
+                    }
+                    Reaction::answer(&approve(n, peer(PRIMARY), &request))
+                }
                 ApprovalMessage::Renew { duration, .. } => {
                     assert_eq!(duration, quorate_protocols::piece::limits::LEASE);
                     *theirs.renewed.lock().entry(to).or_default() += 1;
@@ -319,6 +326,29 @@ async fn a_foreign_column_found_by_an_audit_is_repaired_elsewhere() {
         let new = world.holder(manifest, 2);
         assert!(world.holders.has_received(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
     }
+}
+
+/// Goal: a holder is told with the question who fills its column: the uploader, of a known length or of a stream, and
+/// in a repair nobody.
+#[tokio::test(start_paused = true)]
+async fn a_holder_is_asked_for_a_column_that_a_named_peer_fills() {
+    let world = world(5, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let uploader = peer(99);
+    let named = || world.holders.writers.lock().clone();
+    assert!(!named().is_empty() && named().iter().all(|writer| *writer == Writer::Uploader(uploader)), "{:?}", named());
+    world.holders.writers.lock().clear();
+    world.holders.rotten.lock().insert(peer(world.holder(manifest, 2)));
+    world.quorum.reaches("the repair", |state| state.objects()[&manifest].newest[2] > Attempt(1)).await;
+    assert!(!named().is_empty() && named().iter().all(|writer| *writer == Writer::Quorum), "{:?}", named());
+
+    let world = self::world(5, DriverSettings::default());
+    let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 1, parity: 2 } });
+    world.quorum.commit(uploader, Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
+    world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let named = world.holders.writers.lock().clone();
+    assert!(!named.is_empty() && named.iter().all(|writer| *writer == Writer::Streamer(uploader)), "{named:?}");
 }
 
 /// Goal: a reader's complaint brings the audit forward, and a holder whose pieces are good is not condemned by it.

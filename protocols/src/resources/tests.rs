@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::limits::{Overrides, SCOPES_MAX};
 use super::*;
 use crate::approval::limits::{LEASE_DURATION_MAX, LEASES_PER_ASKER_MAX};
-use crate::approval::{Refusal, Subject};
+use crate::approval::{Refusal, Subject, Writer};
 use crate::capacity::Requirement;
 use crate::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 
@@ -226,7 +226,7 @@ fn lease(asker: u8, subject: Subject, nonce: u8, seconds: u64) -> Lease {
 }
 
 fn holder(n: u8) -> Subject {
-    Subject::Holder { job: job(n) }
+    Subject::Holder { job: job(n), writer: Writer::Quorum }
 }
 
 #[test]
