@@ -26,7 +26,7 @@ fn peer(number: usize) -> PeerId {
 fn spec() -> RoundSpec {
     RoundSpec {
         asker: peer(usize::MAX),
-        subject: Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] } },
+        subject: Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] }, writer: Writer::Quorum },
         requirement: Capacity::disk(1 << 30).into(),
         duration: DURATION,
         nonce: Nonce([3; 16]),

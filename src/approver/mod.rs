@@ -12,6 +12,9 @@
 //! its end through [`Approver::ended`]. Deleting pieces is the piece store's business; this service only gives the room
 //! back.
 //!
+//! The lease of a column says who fills it ([`Writer`]), so that its id gives no right to whoever else learns it; the
+//! holder asks for that, and for the room, with each piece.
+//!
 //! An asker does not choose how much of this node it fills. What a member takes is known here; a column takes disk and
 //! nothing else; work takes what the scope of jobs has. Of the disk, each peer has a share in leases that can end; of
 //! the quorums that this node may be a member of, a share as their founder. This node's own asking has no share.
@@ -32,7 +35,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject, Writer,
 };
 use quorate_protocols::capacity::{Capacity, Supply};
 use quorate_protocols::engine::NodeRole;
@@ -575,10 +578,49 @@ impl Approver {
 
 /// What a holder asks of the leases that it was granted.
 impl Approver {
-    /// Whether this lease for a column of `job` is alive. Asking counts as traffic.
-    pub fn touch_column_lease(&self, lease: LeaseId, job: JobId) -> bool {
-        let ours = self.lock().leases.get(lease).is_some_and(|found| found.subject == Subject::Holder { job });
-        ours && self.use_lease(lease, piece::limits::LEASE)
+    /// Who fills the column of `job` under this lease, if it is alive.
+    pub fn column_writer(&self, lease: LeaseId, job: JobId) -> Option<Writer> {
+        let subject = self.lock().leases.get(lease)?.subject;
+        match subject {
+            Subject::Holder { job: of, writer } if of == job => Some(writer),
+            _ => None,
+        }
+    }
+    /// Has another peer send the pieces under the lease; a lasting hold takes none.
+    pub fn set_column_writer(&self, lease: LeaseId, job: JobId, peer: PeerId) {
+        let now = self.inner.seams.clock.monotonic();
+        let record = {
+            let mut state = self.lock();
+            let Some(found) = state.leases.get(lease).cloned() else { return };
+            let Subject::Holder { job: of, writer } = found.subject else { return };
+            let subject = Subject::Holder { job, writer: writer.with_peer(peer) };
+            if of != job || !state.leases.regrant(now, lease, Lease { subject, ..found }) {
+                return;
+            }
+            state.leases.get(lease).map(|lease| LeaseRecord::of(lease, None))
+        };
+        // One that is lost is asked for once more.
+        if let Some(record) = record {
+            self.write_behind(record::put(lease, &record));
+        }
+    }
+    /// Pieces come under the lease: it lives on.
+    pub fn touch_column_lease(&self, lease: LeaseId) {
+        self.use_lease(lease, piece::limits::LEASE);
+    }
+    /// Whether the lease sets aside `bytes` of disk for its column. That of a stream is grown to twice what it is, or
+    /// to what is asked for where there is no room for that.
+    pub fn reserve_column(&self, lease: LeaseId, bytes: u64) -> bool {
+        let mut state = self.lock();
+        let Some(found) = state.leases.get(lease) else { return false };
+        let grows = matches!(found.subject, Subject::Holder { writer: Writer::Streamer(_), .. }) && !found.is_lasting();
+        let Some(reservation) = state.reserved.get_mut(&lease) else { return false };
+        let held = reservation.amounts();
+        if bytes <= held.disk_bytes {
+            return true;
+        }
+        let mut grow_to = |disk_bytes| reservation.resize(Amounts { disk_bytes, ..held }).is_ok();
+        grows && (grow_to(bytes.max(held.disk_bytes.saturating_mul(2))) || grow_to(bytes))
     }
     /// Whether this lease is alive, without prolonging it.
     pub fn is_alive(&self, lease: LeaseId) -> bool {
@@ -630,7 +672,7 @@ fn quorum_of(subject: Subject) -> Option<QuorumId> {
     match subject {
         Subject::Founding { .. } => None,
         Subject::Member { quorum } | Subject::Worker { quorum } => Some(quorum),
-        Subject::Holder { job } => Some(job.quorum),
+        Subject::Holder { job, .. } => Some(job.quorum),
     }
 }
 

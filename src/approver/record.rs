@@ -17,7 +17,7 @@ pub(super) const TREE: &str = "leases";
 const PAGE: usize = 256;
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// Version 1: first.
+/// Version 1: first. 2: the writer of a column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LeaseRecord {
     pub asker: PeerId,
@@ -32,7 +32,7 @@ pub(super) struct LeaseRecord {
 }
 
 impl Record for LeaseRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 
 impl LeaseRecord {

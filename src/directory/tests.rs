@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_protocols::approval::ApprovalMessage;
+use quorate_protocols::approval::{ApprovalMessage, Writer};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, Term};
 use quorate_protocols::resources::{Amounts, Limits, Scope, Service};
@@ -102,7 +102,7 @@ async fn a_search_finds_those_that_could_serve_each_once() {
     let nodes: Vec<_> = (1..=5).map(|n| node(&network, n, if n == 3 { 10 } else { 1000 })).collect();
     nodes[4].directory.set_draining(true);
     settle(100).await;
-    let subject = Subject::Holder { job: JobId::default() };
+    let subject = Subject::Holder { job: JobId::default(), writer: Writer::Quorum };
     let need = Requirement::from(Capacity::disk(500));
     let mut volunteers = nodes[0].directory.ask_for_volunteers(subject, NodeRole::Store, need);
     settle(5_000).await;

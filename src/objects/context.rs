@@ -2,7 +2,8 @@
 //! a quorum or a resource tree.
 
 use futures::future::BoxFuture;
-use quorate_protocols::ids::{JobId, LeaseId, QuorumId};
+use quorate_protocols::approval::Writer;
+use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId};
 use quorate_protocols::object::Reachable;
 
 use crate::quorums::PlacementError;
@@ -25,9 +26,14 @@ pub trait ObjectPlacement: Send + Sync + 'static {
 
 /// The leases that this node granted as a holder. The approver that lends from the resource tree implements it.
 pub trait HolderLeases: Send + Sync + 'static {
-    /// Whether this lease for a column of `job` is alive. Asking counts as traffic: it lives on for
-    /// `piece::limits::LEASE` from now.
-    fn touch(&self, lease: LeaseId, job: JobId) -> bool;
+    /// Who fills the column of `job` under this lease; `None` when it is not alive.
+    fn writer(&self, lease: LeaseId, job: JobId) -> Option<Writer>;
+    /// The quorum of the run says that this peer uploads into it now.
+    fn set_writer(&self, lease: LeaseId, job: JobId, peer: PeerId);
+    /// Traffic under a lease: it lives on for `piece::limits::LEASE` from now.
+    fn touch(&self, lease: LeaseId);
+    /// Whether the lease is alive and reserves `bytes` of disk; that of a stream is grown where there is room.
+    fn reserve(&self, lease: LeaseId, bytes: u64) -> bool;
     /// Whether this lease is alive, without prolonging it.
     fn is_alive(&self, lease: LeaseId) -> bool;
     /// The column is permanent: `bytes` of disk stay accounted for without an end, whatever the lease had.

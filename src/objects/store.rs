@@ -3,7 +3,7 @@
 //! A piece is a file named by its hash; everything else is records:
 //!
 //! ```text
-//! pieces.columns   job column              → ColumnRow: attempt, lease, state
+//! pieces.columns   job column              → ColumnRow: attempt, lease, writer, state, bytes
 //! pieces.held      job column segment      → HeldRow: hash, length
 //! pieces.refs      hash job column segment → nothing: who refers to a piece; a count is a scan over the prefix
 //! pieces.damaged   hash                    → nothing: the file is missing or rotten, do not offer it
@@ -12,11 +12,12 @@
 //! Promises: a piece is acknowledged after its file and then its records are synced, so a crash leaves at worst a file
 //! without records (an orphan, collected by [`PieceStore::sweep`] after a quarantine) and never a record of a file that
 //! was not written. A record whose file is gone all the same is *damaged*, and not offered. A piece is deleted only
-//! when no record refers to it. An attempt older than the newest one seen for its column is refused, before and after
-//! the file is written.
+//! when no record refers to it. Whether a column may be changed is judged before and after the file is written
+//! ([`Admission`]): by its attempt, its lease, whether it is sealed, and the room that the lease has left.
 //!
 //! It does not check who asks or what hashes mean: that is the holder service's work.
 
+mod admission;
 mod keys;
 mod sweep;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use quorate_protocols::approval::Writer;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::piece::Slot;
@@ -33,11 +35,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::seams::{Clock, DiskError, Failpoint, KvBatch, failpoint, run_blocking};
 use crate::storage::Storage;
+use admission::Admitted;
 use keys::{
     COLUMN_KEY, HELD_KEY, REF_KEY, column_key, decode_row, held_key, parse_column_key, parse_hash, parse_segment,
     read_record, ref_key, successor,
 };
 
+pub use admission::{Admission, Permit};
 pub use sweep::Swept;
 
 /// The tree of the rows of columns.
@@ -56,6 +60,12 @@ pub enum StoreError {
     StaleAttempt { given: Attempt, newest: Attempt },
     #[error("the column was released")]
     Released,
+    #[error("the lease is for another column or attempt")]
+    LeaseUsed,
+    #[error("the column is sealed, and no repair changes it")]
+    Settled,
+    #[error("the lease has no room for the piece")]
+    OverLease,
     #[error("nothing of this column is held")]
     NotHeld,
     #[error("{missing} pieces of the column are missing, the first of segment {first}")]
@@ -85,20 +95,24 @@ pub enum HoldState {
 pub struct ColumnRow {
     pub attempt: Attempt,
     pub lease: LeaseId,
+    /// Who filled it last: an uploader, or the quorum by a repair.
+    pub writer: Writer,
     pub state: HoldState,
+    /// Bytes of all its pieces here.
+    pub bytes: u64,
 }
 
-/// A piece of `slot` asks to be stored under `lease`, and this is what is known of the column so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
-    pub slot: Slot,
-    pub lease: LeaseId,
-    pub row: Option<ColumnRow>,
+impl ColumnRow {
+    /// An assignment that begins here.
+    fn filling(slot: Slot, permit: Permit) -> Self {
+        let Permit { lease, writer } = permit;
+        Self { attempt: slot.attempt, lease, writer, state: HoldState::Filling, bytes: 0 }
+    }
 }
 
 impl Record for ColumnRow {
-    /// 1: first.
-    const VERSION: u8 = 1;
+    /// 1: first. 2: the writer and the bytes.
+    const VERSION: u8 = 2;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,21 +172,24 @@ impl PieceStore {
         self.inner.index.lock()
     }
 
-    /// Stores one piece of a column and returns once it and its records would survive a power loss.
+    /// Stores one piece of a column and returns once it and its records would survive a power loss: with the lease of
+    /// the assignment that it took the column over from, if it did. `has_room` says whether the lease reserves, or can,
+    /// so many bytes for the column.
     pub async fn put(
         &self,
         slot: Slot,
-        lease: LeaseId,
+        permit: Permit,
         segment: SegmentIndex,
         piece: CheckedPiece,
-    ) -> Result<(), StoreError> {
+        has_room: impl Fn(u64) -> bool + Send + Sync,
+    ) -> Result<Option<LeaseId>, StoreError> {
+        let (hash, length) = (piece.hash(), piece.bytes().len() as u32);
         {
             let _index = self.lock();
-            self.admit(slot, lease)?;
+            self.admit(slot, permit, Some((segment, hash, length)), &has_room)?;
         }
         let writing = self.inner.files.read().await;
         let damaged = self.is_damaged(piece.hash())?;
-        let (hash, length) = (piece.hash(), piece.bytes().len() as u32);
         let files = self.inner.storage.files();
         run_blocking(move || {
             if damaged {
@@ -182,13 +199,14 @@ impl PieceStore {
             files.write_piece(hash, piece.bytes())
         })
         .await?;
-        let synced = {
+        let (synced, replaced) = {
             let _index = self.lock();
             // Again: while the file was written, the column may have gone to a newer attempt.
-            let row = self.admit(slot, lease)?;
-            let mut batch = KvBatch::new();
+            let (mut row, mut batch, replaced) = self.admit(slot, permit, Some((segment, hash, length)), &has_room)?;
             let key = held_key(slot.job, slot.column, segment);
-            if let Some(old) = self.held_row(&key)?.filter(|old| old.hash != hash) {
+            let old = self.held_row(&key)?;
+            row.bytes = bytes_with(row.bytes, old, length);
+            if let Some(old) = old.filter(|old| old.hash != hash) {
                 batch.delete(REFS, ref_key(old.hash, &key));
             }
             batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
@@ -197,26 +215,83 @@ impl PieceStore {
             if damaged {
                 batch.delete(DAMAGED, hash.0);
             }
-            self.apply(batch)?
+            (self.apply(batch)?, replaced)
         };
         drop(writing);
-        synced.await
+        synced.await.map(|()| replaced)
     }
 
-    /// The row with which a piece of this slot may be stored: fenced, and moved to a newer attempt where needed.
-    fn admit(&self, slot: Slot, lease: LeaseId) -> Result<ColumnRow, StoreError> {
-        let mut admission = Admission { slot, lease, row: self.column(slot.job, slot.column)? };
-        failpoint(Failpoint::PieceAdmitted, &mut admission);
-        match admission.row {
-            Some(row) if row.attempt > slot.attempt => {
-                Err(StoreError::StaleAttempt { given: slot.attempt, newest: row.attempt })
+    /// Begins an assignment of the column, so that what was held before counts for it or not, and returns as
+    /// [`Self::put`] does. One that goes on is left as it is.
+    pub async fn begin(&self, slot: Slot, permit: Permit) -> Result<Option<LeaseId>, StoreError> {
+        let (synced, replaced) = {
+            let _index = self.lock();
+            let (row, mut batch, replaced) = self.admit(slot, permit, None, &|_| true)?;
+            if self.column(slot.job, slot.column)? == Some(row) {
+                return Ok(None);
             }
-            Some(row) if row.attempt == slot.attempt => match row.state {
-                HoldState::Released { .. } => Err(StoreError::Released),
-                _ => Ok(row),
-            },
-            _ => Ok(ColumnRow { attempt: slot.attempt, lease, state: HoldState::Filling }),
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
+            (self.apply(batch)?, replaced)
+        };
+        synced.await.map(|()| replaced)
+    }
+
+    /// The row with which a change of this slot may be made, what must be deleted with it, and the lease of the row
+    /// that it takes the place of.
+    fn admit(
+        &self,
+        slot: Slot,
+        permit: Permit,
+        piece: Option<(SegmentIndex, PieceHash, u32)>,
+        has_room: &(dyn Fn(u64) -> bool + Send + Sync),
+    ) -> Result<(ColumnRow, KvBatch, Option<LeaseId>), StoreError> {
+        let row = self.column(slot.job, slot.column)?;
+        let bytes = row.map_or(0, |row| row.bytes);
+        let (is_unchanged, bytes_after) = match piece {
+            Some((segment, hash, length)) => {
+                let old = self.held_row(&held_key(slot.job, slot.column, segment))?;
+                (old.is_some_and(|old| old.hash == hash), bytes_with(bytes, old, length))
+            }
+            None => (true, bytes),
+        };
+        let mut admission = Admission {
+            slot,
+            permit,
+            row,
+            is_lease_used: row.is_none_or(|row| row.lease != permit.lease) && self.is_lease_used(slot, permit.lease)?,
+            is_unchanged,
+            needs_room: bytes_after > bytes,
+        };
+        failpoint(Failpoint::PieceAdmitted, &mut admission);
+        let admitted = admission.judge()?;
+        // Last, for a stream's lease grows by it.
+        if admission.needs_room && !has_room(bytes_after) {
+            return Err(StoreError::OverLease);
         }
+        let mut batch = KvBatch::new();
+        let begun = match admitted {
+            Admitted::Present(row) => return Ok((ColumnRow { writer: permit.writer, ..row }, batch, None)),
+            Admitted::Following => ColumnRow { bytes, ..ColumnRow::filling(slot, permit) },
+            Admitted::Anew => {
+                for (segment, held) in self.held(slot.job, slot.column, SegmentIndex(0), usize::MAX)? {
+                    delete_held(&mut batch, &held_key(slot.job, slot.column, segment), held);
+                }
+                ColumnRow::filling(slot, permit)
+            }
+        };
+        Ok((begun, batch, row.map(|row| row.lease).filter(|lease| *lease != permit.lease)))
+    }
+
+    /// Whether the lease fills another column of the run than the slot's.
+    fn is_lease_used(&self, slot: Slot, lease: LeaseId) -> Result<bool, StoreError> {
+        let (start, end) = (column_key(slot.job, PieceIndex(0)), successor(column_key(slot.job, PieceIndex(u8::MAX))));
+        for (key, value) in self.inner.storage.kv().range(COLUMNS, &start, &end, PAGE, PAGE_BYTES)? {
+            let row: ColumnRow = decode_row(COLUMNS, &key, &value)?;
+            if row.lease == lease && parse_column_key(&key)?.1 != slot.column {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes a batch visible now; the future ends when it is durable.
@@ -292,18 +367,16 @@ impl PieceStore {
         Ok(row.is_some_and(|row| row.hash == hash) && !self.is_damaged(hash)?)
     }
 
-    /// Bytes of the column on this disk.
-    pub fn column_bytes(&self, job: JobId, column: PieceIndex) -> Result<u64, StoreError> {
-        Ok(self.held(job, column, SegmentIndex(0), usize::MAX)?.iter().map(|(_, row)| row.bytes as u64).sum())
-    }
-
-    /// Marks the column sealed, if every one of `pieces` is there. Durable on return.
-    pub async fn seal(&self, slot: Slot, lease: LeaseId, pieces: &[PieceHash]) -> Result<(), StoreError> {
-        let synced = {
+    /// Marks the column sealed, if every one of `pieces` is there. Durable on return; returns as [`Self::put`] does. A
+    /// column that is sealed has these pieces and no others, or the seal is refused.
+    pub async fn seal(&self, slot: Slot, permit: Permit, pieces: &[PieceHash]) -> Result<Option<LeaseId>, StoreError> {
+        let (synced, replaced) = {
             let _index = self.lock();
-            let mut row = self.admit(slot, lease)?;
+            let (mut row, mut batch, replaced) = self.admit(slot, permit, None, &|_| true)?;
+            // Of a column that begins anew nothing counts.
+            let counted = if batch.ops.is_empty() { usize::MAX } else { 0 };
             let held: BTreeMap<SegmentIndex, HeldRow> =
-                self.held(slot.job, slot.column, SegmentIndex(0), usize::MAX)?.into_iter().collect();
+                self.held(slot.job, slot.column, SegmentIndex(0), counted)?.into_iter().collect();
             let mut missing = (0, SegmentIndex(0));
             for (segment, hash) in (0..).map(SegmentIndex).zip(pieces) {
                 let there = held.get(&segment).is_some_and(|row| row.hash == *hash) && !self.is_damaged(*hash)?;
@@ -314,31 +387,35 @@ impl PieceStore {
             if missing.0 > 0 {
                 return Err(StoreError::Incomplete { missing: missing.0, first: missing.1 });
             }
+            let excess = held.range(SegmentIndex(pieces.len() as u32)..);
+            if row.state != HoldState::Filling && excess.clone().next().is_some() {
+                return Err(StoreError::Settled);
+            }
+            // Left over from a longer file under the same run: cannot be, but would be kept for ever.
+            for (segment, left) in excess {
+                delete_held(&mut batch, &held_key(slot.job, slot.column, *segment), *left);
+                row.bytes = row.bytes.saturating_sub(u64::from(left.bytes));
+            }
             if row.state == HoldState::Filling {
                 row.state = HoldState::Sealed;
             }
-            let mut batch = KvBatch::new();
             batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
-            // Left over from a longer file under the same run: cannot be, but would be kept for ever.
-            for (segment, row) in held.range(SegmentIndex(pieces.len() as u32)..) {
-                let key = held_key(slot.job, slot.column, *segment);
-                batch.delete(REFS, ref_key(row.hash, &key));
-                batch.delete(HELD, key);
-            }
-            self.apply(batch)?
+            (self.apply(batch)?, replaced)
         };
-        synced.await
+        synced.await.map(|()| replaced)
     }
 
-    /// The object is committed: keep the column for good. Repeating it changes nothing.
-    pub async fn confirm(&self, slot: Slot, manifest: ManifestHash) -> Result<ColumnRow, StoreError> {
+    /// The object is committed: keep the column for good. Repeating it changes nothing. A column that nobody signed for,
+    /// or of another lease, is not the object's.
+    pub async fn confirm(&self, slot: Slot, lease: LeaseId, manifest: ManifestHash) -> Result<ColumnRow, StoreError> {
         let (row, synced) = {
             let _index = self.lock();
             let mut row = self.column(slot.job, slot.column)?.ok_or(StoreError::NotHeld)?;
             if row.attempt > slot.attempt {
                 return Err(StoreError::StaleAttempt { given: slot.attempt, newest: row.attempt });
             }
-            if row.attempt < slot.attempt || matches!(row.state, HoldState::Released { .. }) {
+            let is_signed_for = matches!(row.state, HoldState::Sealed | HoldState::Confirmed { .. });
+            if row.attempt < slot.attempt || row.lease != lease || !is_signed_for {
                 return Err(StoreError::NotHeld);
             }
             row.state = HoldState::Confirmed { manifest };
@@ -362,13 +439,11 @@ impl PieceStore {
             }
             let held = self.held(slot.job, slot.column, SegmentIndex(0), usize::MAX)?;
             let mut batch = KvBatch::new();
-            let released =
-                ColumnRow { attempt: slot.attempt, state: HoldState::Released { at: self.inner.clock.wall() }, ..row };
+            let state = HoldState::Released { at: self.inner.clock.wall() };
+            let released = ColumnRow { attempt: slot.attempt, state, bytes: 0, ..row };
             batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
             for (segment, row) in &held {
-                let key = held_key(slot.job, slot.column, *segment);
-                batch.delete(REFS, ref_key(row.hash, &key));
-                batch.delete(HELD, key);
+                delete_held(&mut batch, &held_key(slot.job, slot.column, *segment), *row);
             }
             failpoint(Failpoint::ColumnReleased, &mut batch);
             (row, self.apply(batch)?)
@@ -486,6 +561,17 @@ impl PieceStore {
         let row = self.inner.storage.kv().range(REFS, &from, &end, 1, PAGE_BYTES)?.into_iter().next();
         row.map(|(key, _)| parse_hash(&key)).transpose()
     }
+}
+
+/// What a column takes up when a piece of this length comes to a place that has `old`.
+fn bytes_with(bytes: u64, old: Option<HeldRow>, length: u32) -> u64 {
+    bytes.saturating_sub(old.map_or(0, |old| u64::from(old.bytes))).saturating_add(u64::from(length))
+}
+
+/// Takes a piece out of a column.
+fn delete_held(batch: &mut KvBatch, key: &[u8], row: HeldRow) {
+    batch.delete(REFS, ref_key(row.hash, key));
+    batch.delete(HELD, key.to_vec());
 }
 
 /// Whether any column was ever stored here and is not forgotten.

@@ -1,10 +1,11 @@
 //! The auditor: looks for what the state cannot know, holders that are gone and pieces that rot.
 //!
 //! One task per led quorum. Each round looks at one page of objects, never at all of them, and now and then audits one
-//! column: its holder reads every piece back from its disk, and one piece, drawn at random, is fetched whole and
-//! checked by hash here, so that a holder that merely claims to have read is found out. What a round finds is
-//! committed as an owed repair; the duties do the rest. A column that a reader complained of ([`super::audit_hints`])
-//! is audited out of turn.
+//! column: its holder reads every piece back from its disk and lists what it has, which must be the manifest's pieces
+//! in the attempt that the quorum recorded; and one piece, drawn at random, is fetched whole and checked by hash here,
+//! so that a holder that merely claims to have read is found out. A column of another attempt, or with other pieces, is
+//! damage like rot. What a round finds is committed as an owed repair; the duties do the rest. A column that a reader
+//! complained of ([`super::audit_hints`]) is audited out of turn.
 //!
 //! A holder is *gone* when it is neither connected nor announced itself for a grace, and then does not answer a
 //! question either; or when it announced another life of its disk. Times are measured on the monotonic clock.
@@ -288,10 +289,9 @@ async fn audit(context: &Context, watched: &Watched, manifest: &Manifest) -> Res
         let (next, damaged) = match context.ask_holder(holder, message, DEADLINE).await {
             Ok((PieceAnswer::Audited { next, damaged }, _)) => (next, damaged),
             Ok(_) => return Err(context.confused(holder)),
-            Err(HolderError::Refused {
-                refusal: refusal @ (PieceRefusal::NotHeld | PieceRefusal::UnknownLease),
-                ..
-            }) => return Ok(Some(format!("holder {holder}: {refusal}"))),
+            Err(HolderError::Refused { refusal, .. }) if is_damage(&refusal) => {
+                return Ok(Some(format!("holder {holder}: {refusal}")));
+            }
             Err(error) => return Err(error),
         };
         if let Some(segment) = damaged.first() {
@@ -304,7 +304,49 @@ async fn audit(context: &Context, watched: &Watched, manifest: &Manifest) -> Res
         }
         from = next;
     }
+    if let Some(reason) = compare_pieces(context, watched, manifest).await? {
+        return Ok(Some(reason));
+    }
     spot_check(context, watched, manifest).await
+}
+
+/// Whether an audit that is refused so has found that the column is not there. A holder in another attempt has not the
+/// quorum's column: were it the quorum's, the record would have moved on, and no repair is owed to the older.
+fn is_damage(refusal: &PieceRefusal) -> bool {
+    matches!(refusal, PieceRefusal::NotHeld | PieceRefusal::UnknownLease | PieceRefusal::StaleAttempt { .. })
+}
+
+/// Whether the holder lists the manifest's pieces of the column, each of them.
+async fn compare_pieces(
+    context: &Context,
+    watched: &Watched,
+    manifest: &Manifest,
+) -> Result<Option<String>, HolderError> {
+    let (holder, segments) = (watched.grant.holder.peer, manifest.layout().segments());
+    let mut listed = BTreeMap::new();
+    let mut from = Some(SegmentIndex(0));
+    while let Some(start) = from {
+        let message = PieceMessage::ListPieces { slot: watched.slot, from: start };
+        let page = match context.ask_holder(holder, message, DEADLINE).await {
+            Ok((PieceAnswer::Pieces(page), _)) => page,
+            Ok(_) => return Err(context.confused(holder)),
+            Err(HolderError::Refused { refusal, .. }) if is_damage(&refusal) => {
+                return Ok(Some(format!("holder {holder}: {refusal}")));
+            }
+            Err(error) => return Err(error),
+        };
+        // Pages must move on, whatever the holder says; no column has more than the manifest's segments.
+        let next = page.last().map(|last| SegmentIndex(last.segment.0.saturating_add(1)));
+        from = next.filter(|next| *next > start && next.0 < segments);
+        let of_object = page.into_iter().filter(|held| held.segment.0 < segments);
+        listed.extend(of_object.map(|held| (held.segment, held.hash)));
+    }
+    let pieces = (0..).map(SegmentIndex).zip(manifest.column(watched.column));
+    let wrong: Vec<SegmentIndex> =
+        pieces.filter(|(segment, hash)| listed.get(segment) != Some(hash)).map(|(segment, _)| segment).collect();
+    let Some(first) = wrong.first() else { return Ok(None) };
+    let count = wrong.len();
+    Ok(Some(format!("holder {holder} has another piece or none for {count} segments, the first of them {first}")))
 }
 
 /// Fetches one whole piece, drawn at random, and checks it by hash.

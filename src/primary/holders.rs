@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_protocols::approval::Grant;
-use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::approval::{Approval, Subject, Writer};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, PeerId};
@@ -18,7 +18,7 @@ use crate::quorums::RoundError;
 use crate::quorums::approvals::{Gathered, Volunteers};
 
 /// Asked for a stream of unknown length: twice what has come so far, and never less than this many segments, so that
-/// most streams never ask again. A guess.
+/// the holders of most need not set more aside as it comes. A guess.
 const UNKNOWN_SEGMENTS_MIN: u64 = 16;
 
 /// Holders are asked to set disk aside and nothing else: the memory of a piece in flight is accounted by the
@@ -43,6 +43,15 @@ fn column_bytes(spec: &StoreSpec, run: &StoreRun) -> (Profile, u64) {
     (spec.profile, Layout::new(bytes, spec.profile).column_bytes())
 }
 
+/// Who fills the columns of this run, as its holders are told with the question. Another node that goes on with the
+/// run is asked about by them.
+fn writer_of(spec: &StoreSpec, run: &StoreRun) -> Writer {
+    match spec.size {
+        Some(_) => Writer::Uploader(run.uploader),
+        None => Writer::Streamer(run.uploader),
+    }
+}
+
 pub(super) async fn find(
     context: &Context,
     job: JobId,
@@ -65,7 +74,8 @@ pub(super) async fn find(
     let exclude = run.known_holders().collect::<BTreeSet<PeerId>>().into_iter().collect();
     // With enough columns to go on, the run waits for peers that may come, not for the hope of some.
     let volunteers = if filled < profile.columns_min() { Volunteers::Wanted } else { Volunteers::FromStrangers };
-    let (subject, requirement) = (Subject::Holder { job }, column_requirement(bytes));
+    let subject = Subject::Holder { job, writer: writer_of(spec, run) };
+    let requirement = column_requirement(bytes);
     let bounds = (floor, open + spares);
     match env.approvals.gather_from(subject, requirement, bounds, exclude, LEASE, volunteers).await {
         Ok(Gathered { approvals, exhausted }) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_protocols::approval::Grant;
-use quorate_protocols::approval::Subject;
+use quorate_protocols::approval::{Subject, Writer};
 use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::job::ColumnState;
 use quorate_protocols::object::Manifest;
@@ -36,7 +36,7 @@ pub(super) async fn start(
         exclude.extend(current.grant.map(|grant| grant.holder.peer));
     }
     let requirement = column_requirement(decoded.layout().column_bytes());
-    let subject = Subject::Holder { job: record.job };
+    let subject = Subject::Holder { job: record.job, writer: Writer::Quorum };
     let exclude = exclude.into_iter().collect();
     // Objects may owe very many repairs while a node is away: none of them holds up the rest by waiting for volunteers.
     let volunteers = Volunteers::FromStrangers;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_protocols::approval::ApprovalMessage;
 use quorate_protocols::approval::limits::CONFIRM_INTERVAL;
+use quorate_protocols::approval::{ApprovalMessage, Subject, Writer};
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::PeerAdvert;
 use quorate_protocols::ids::{
@@ -17,7 +17,7 @@ use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::job::{ColumnState, JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{Manifest, Profile};
-use quorate_protocols::piece::{PieceAnswer, PieceMessage, Receipt, ReceiptStatement, Slot};
+use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 
@@ -41,8 +41,14 @@ struct Holders {
     dead: Mutex<BTreeSet<PeerId>>,
     /// Finds segment 0 damaged.
     rotten: Mutex<BTreeSet<PeerId>>,
+    /// Has the column in an attempt that nobody gave.
+    foreign: Mutex<BTreeSet<PeerId>>,
+    /// Has another piece than the object's, which is whole.
+    swapped: Mutex<BTreeSet<PeerId>>,
     /// How often each was asked to prolong a promise.
     renewed: Mutex<BTreeMap<PeerId, usize>>,
+    /// Who fills each column that one of them was asked to promise.
+    writers: Mutex<Vec<Writer>>,
     /// What each was asked, in order.
     heard: Mutex<BTreeMap<PeerId, Vec<PieceMessage>>>,
 }
@@ -58,9 +64,17 @@ impl Holders {
             PieceMessage::Audit { .. } if self.rotten.lock().contains(&peer(n)) => {
                 PieceAnswer::Audited { next: None, damaged: vec![SegmentIndex(0)] }
             }
+            PieceMessage::Audit { slot, .. } if self.foreign.lock().contains(&peer(n)) => {
+                let newest = Attempt(u32::MAX);
+                PieceAnswer::Refused(PieceRefusal::StaleAttempt { given: slot.attempt, newest })
+            }
             PieceMessage::Audit { .. } => PieceAnswer::Audited { next: None, damaged: Vec::new() },
             PieceMessage::Get { .. } => PieceAnswer::Piece { total: PIECE.len() as u32 },
-            PieceMessage::ListPieces { .. } => PieceAnswer::Pieces(Vec::new()),
+            PieceMessage::ListPieces { .. } => {
+                let is_swapped = self.swapped.lock().contains(&peer(n));
+                let hash = if is_swapped { PieceHash([0xee; 32]) } else { PieceHash(*blake3::hash(PIECE).as_bytes()) };
+                PieceAnswer::Pieces(vec![HeldPiece { segment: SegmentIndex(0), hash }])
+            }
             _ => PieceAnswer::Acknowledged,
         }
     }
@@ -116,7 +130,12 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
         match protocol {
             Protocol::Approval => match wire::decode(&frame.head, 65_536).unwrap() {
-                ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(PRIMARY), &request)),
+                ApprovalMessage::Ask(request) => {
+                    if let Subject::Holder { writer, .. } = request.subject {
+                        theirs.writers.lock().push(writer);
+                    }
+                    Reaction::answer(&approve(n, peer(PRIMARY), &request))
+                }
                 ApprovalMessage::Renew { duration, .. } => {
                     assert_eq!(duration, quorate_protocols::piece::limits::LEASE);
                     *theirs.renewed.lock().entry(to).or_default() += 1;
@@ -287,6 +306,50 @@ async fn damage_found_by_an_audit_is_repaired_elsewhere() {
     assert!(world.holders.has_received(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
     let releases = |message: &PieceMessage| matches!(message, PieceMessage::Release { slot } if slot.column.0 == 2);
     world.quorum.reaches("the release", |_| world.holders.has_received(rotten, releases)).await;
+}
+
+/// Goal: a column that is whole, but of an attempt that the quorum never gave or of other pieces than the object's, is
+/// damage as rot is.
+#[tokio::test(start_paused = true)]
+async fn a_foreign_column_found_by_an_audit_is_repaired_elsewhere() {
+    for is_swapped in [false, true] {
+        let world = world(5, DriverSettings::default());
+        let manifest = world.store().await;
+        world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+        let foreign = world.holder(manifest, 2);
+        let kind = if is_swapped { &world.holders.swapped } else { &world.holders.foreign };
+        kind.lock().insert(peer(foreign));
+        let moved = |state: &QuorumState| {
+            let holder = state.objects()[&manifest].columns[2].grant.unwrap().holder.peer;
+            confirmed(state, manifest) && holder != peer(foreign)
+        };
+        world.quorum.reaches("the repair", moved).await;
+        let new = world.holder(manifest, 2);
+        assert!(world.holders.has_received(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
+    }
+}
+
+/// Goal: a holder is told with the question who fills its column: the uploader, of a known length or of a stream, and
+/// in a repair nobody.
+#[tokio::test(start_paused = true)]
+async fn a_holder_is_asked_for_a_column_that_a_named_peer_fills() {
+    let world = world(5, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let uploader = peer(99);
+    let named = || world.holders.writers.lock().clone();
+    assert!(!named().is_empty() && named().iter().all(|writer| *writer == Writer::Uploader(uploader)), "{:?}", named());
+    world.holders.writers.lock().clear();
+    world.holders.rotten.lock().insert(peer(world.holder(manifest, 2)));
+    world.quorum.reaches("the repair", |state| state.objects()[&manifest].newest[2] > Attempt(1)).await;
+    assert!(!named().is_empty() && named().iter().all(|writer| *writer == Writer::Quorum), "{:?}", named());
+
+    let world = self::world(5, DriverSettings::default());
+    let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 1, parity: 2 } });
+    world.quorum.commit(uploader, Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
+    world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let named = world.holders.writers.lock().clone();
+    assert!(!named.is_empty() && named.iter().all(|writer| *writer == Writer::Streamer(uploader)), "{named:?}");
 }
 
 /// Goal: a reader's complaint brings the audit forward, and a holder whose pieces are good is not condemned by it.

@@ -11,7 +11,7 @@ use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumI
 use quorate_protocols::job::limits::WATCH_WAIT_MAX;
 use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::quorum::Command;
-use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query};
+use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QuorumView};
 use quorate_protocols::quorum::watch::WatchRequest;
 use quorate_protocols::trigger::event::Dispatch;
 use tokio::time::timeout;
@@ -83,8 +83,23 @@ pub struct RequestServer {
 }
 
 impl RequestServer {
-    /// Answers `by`, which the transport vouches for, as this node's member of the quorum, within `deadline`.
+    /// Answers `by`, which the transport vouches for, as this node's member of the quorum, within `deadline`. Leases
+    /// are named to the members and to those whom they concern.
     pub async fn answer(&self, local: &dyn LocalQuorum, by: PeerId, request: Request, deadline: Duration) -> JobAnswer {
+        let mut answer = self.answer_in_full(local, by, request, deadline).await;
+        if by != self.this_node && !is_member(&local.view(), by) {
+            answer.redact_leases(by);
+        }
+        answer
+    }
+
+    async fn answer_in_full(
+        &self,
+        local: &dyn LocalQuorum,
+        by: PeerId,
+        request: Request,
+        deadline: Duration,
+    ) -> JobAnswer {
         if let Some(moved) = moved(local, self.this_node) {
             return moved;
         }
@@ -140,6 +155,11 @@ impl RequestServer {
             }
         }
     }
+}
+
+/// Whether the peer keeps the quorum's state itself.
+fn is_member(view: &QuorumView, peer: PeerId) -> bool {
+    view.voters.iter().chain(&view.learners).any(|member| member.peer == peer)
 }
 
 /// A member that is no longer among the voters or learners says who took its place.

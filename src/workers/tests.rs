@@ -187,6 +187,23 @@ async fn a_primary_of_an_older_term_is_not_obeyed() {
     assert_eq!(world.send_message(0, stop).await, TaskAnswer::UnknownLease, "another lease is none of its");
 }
 
+/// Goal: a lease has this node run tasks of the quorum that holds it: who votes in another gives no order under it, and
+/// its terms fence nobody.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_gives_no_orders_under_the_lease_of_another() {
+    let world = World::new(1, 2).await;
+    let (quorum, term, lease) = (QuorumId([8; 16]), Term(u64::MAX), LeaseId([1; 16]));
+    let orders = [
+        TaskMessage::Assign { quorum, term, lease, steps: Vec::new(), assignments: Vec::new() },
+        TaskMessage::Stop { quorum, term, lease, tasks: vec![attempt(0, 1)], keep_checkpoint: false },
+        TaskMessage::Reveal { quorum, term, lease, tasks: vec![attempt(0, 1)] },
+    ];
+    for order in orders {
+        assert_eq!(world.send_message(0, order).await, TaskAnswer::UnknownLease);
+    }
+    assert!(matches!(world.assign_nothing(0, Term(1)).await, TaskAnswer::Accepted { .. }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_is_where_the_next_attempt_starts_on_another_node_too() {
     let mut world = World::new(2, 1).await;

@@ -14,14 +14,44 @@ use crate::wire;
 pub enum Subject {
     /// Be a voter of this quorum, or a standby that can become one.
     Member { quorum: QuorumId },
-    /// Keep one column of the object that this run stores.
-    Holder { job: JobId },
+    /// Keep one column of the object that this run stores, as this writer fills it.
+    Holder { job: JobId, writer: Writer },
     /// Run tasks of this quorum's jobs, as many at a time as the requirement has room for. A node has one such lease
     /// per quorum: whoever may manage it and asks again gets the same one, grown to what is asked for.
     Worker { quorum: QuorumId },
     /// Be a voter of a quorum that the asker is about to found. Its id will be the digest of this nonce and of all its
     /// voters, who are known once they have approved.
     Founding { nonce: Nonce },
+}
+
+/// Who may fill the column that a holder promises. The holder believes the connection that pieces come over, and never
+/// that their sender knows the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Writer {
+    /// This peer sends the pieces, up to the bytes that the holder set aside.
+    Uploader(PeerId),
+    /// Likewise, of a file whose length nobody knows: the holder sets more aside as pieces come, while it has room.
+    Streamer(PeerId),
+    /// Nobody sends pieces: a voter of the quorum that owns the run has the column rebuilt.
+    Quorum,
+}
+
+impl Writer {
+    /// The peer that sends the pieces, if any does.
+    pub fn peer(self) -> Option<PeerId> {
+        match self {
+            Self::Uploader(peer) | Self::Streamer(peer) => Some(peer),
+            Self::Quorum => None,
+        }
+    }
+    /// The same with another peer that sends the pieces.
+    pub fn with_peer(self, peer: PeerId) -> Self {
+        match self {
+            Self::Uploader(_) => Self::Uploader(peer),
+            Self::Streamer(_) => Self::Streamer(peer),
+            Self::Quorum => Self::Quorum,
+        }
+    }
 }
 
 impl Requirement {

@@ -17,7 +17,9 @@ pub mod round;
 pub mod standby;
 
 pub use grant::Grant;
-pub use message::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Signature, Statement, Subject};
+pub use message::{
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Signature, Statement, Subject, Writer,
+};
 pub use round::{Granted, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn peer(n: u8) -> PeerId {
 }
 
 fn subject() -> Subject {
-    Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] } }
+    Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] }, writer: Writer::Quorum }
 }
 
 fn spec(needed: usize, wanted: usize) -> RoundSpec {

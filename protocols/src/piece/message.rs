@@ -36,16 +36,19 @@ pub struct RebuildPart {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PieceMessage {
-    /// Keep this piece (payload) under the lease. Answered `Stored` when it is synced.
+    /// Keep this piece (payload) under the lease. For the peer that the lease names as the column's writer, or that
+    /// uploads into the run now. Answered `Stored` when it is synced.
     Put { slot: Slot, lease: LeaseId, segment: SegmentIndex, hash: PieceHash },
     /// Give the piece, or the part of it from `offset`, at most `length` bytes. Parts cannot be checked by hash; only
     /// whole pieces may be used for repair.
     Get { hash: PieceHash, offset: u32, length: u32 },
     /// Which segments of this column are held, from `from` on? Answered `Pieces` with at most 4,096.
     ListPieces { slot: Slot, from: SegmentIndex },
-    /// The column is complete: check it and sign for it.
+    /// The column is complete: check it and sign for it. For the column's writer; of a repair, for a voter of the
+    /// quorum.
     Seal { slot: Slot, lease: LeaseId, pieces: Vec<PieceHash> },
-    /// Fetch, decode and store these segments of the column.
+    /// Fetch, decode and store these segments of the column. For the column's writer; a voter's, under a lease that
+    /// no peer writes under, is a repair.
     Rebuild { slot: Slot, lease: LeaseId, profile: Profile, parts: Vec<RebuildPart> },
     /// The object is committed: the lease becomes a lasting hold of these pieces. Sent by the steward's primary,
     /// repeated until answered.
@@ -99,6 +102,10 @@ pub enum PieceRefusal {
     Busy,
     #[error("{reason}")]
     Failed { reason: String },
+    #[error("the column is sealed: only a repair that its quorum orders changes it")]
+    Settled,
+    #[error("the lease has no room for the piece")]
+    OverLease,
 }
 
 /// What a holder signs: this column of this run, in this assignment, is whole and synced here.

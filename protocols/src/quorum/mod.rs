@@ -36,6 +36,7 @@ pub mod object;
 mod objects;
 mod precheck;
 mod queries;
+mod redaction;
 pub mod reply;
 pub mod request;
 mod shares;

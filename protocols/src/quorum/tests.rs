@@ -31,6 +31,7 @@ use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
 
+mod redaction;
 mod removal;
 mod snapshots;
 

@@ -11,7 +11,7 @@ use crate::approval::limits::{
     ASKER_DISK_PERCENT, LEASE_DURATION_MAX, LEASES_PER_ASKER_MAX, MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES,
     UNUSED_LEASE_MAX, UNUSED_MAX, UNUSED_PER_ASKER_MAX,
 };
-use crate::approval::{Refusal, Subject};
+use crate::approval::{Refusal, Subject, Writer};
 use crate::capacity::{Capacity, Requirement};
 use crate::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 
@@ -230,7 +230,7 @@ fn lease(asker: u8, subject: Subject, nonce: u8, seconds: u64) -> Lease {
 }
 
 fn holder(n: u8) -> Subject {
-    Subject::Holder { job: job(n) }
+    Subject::Holder { job: job(n), writer: Writer::Quorum }
 }
 
 #[test]

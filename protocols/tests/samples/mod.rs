@@ -17,7 +17,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Signature, Statement, Subject,
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Signature, Statement, Subject, Writer,
 };
 use quorate_protocols::certificate::{CertificatePart, Founding, Link};
 use quorate_protocols::directory::{JobAnnouncement, PeerAdvert, QuorumAdvert};
@@ -404,11 +404,14 @@ fn replies() -> Vec<CommandReply> {
 
 fn approval_samples(samples: &mut Samples) {
     let limit = approval::limits::MESSAGE_BYTES_MAX;
-    let (member, holder) = (Subject::Member { quorum: QUORUM }, Subject::Holder { job: JOB });
+    let member = Subject::Member { quorum: QUORUM };
+    let holder = Subject::Holder { job: JOB, writer: Writer::Uploader(peer(2)) };
     let founded = Subject::Founding { nonce: founding().nonce };
     let duration = Duration::from_secs(600);
     let request = ApprovalRequest { subject: holder, requirement: requirement(), nonce: Nonce([0x55; 16]), duration };
     samples.all("approval", "subject", limit, vec![member, holder, Subject::Worker { quorum: QUORUM }, founded]);
+    let writers = vec![Writer::Uploader(peer(2)), Writer::Streamer(peer(2)), Writer::Quorum];
+    samples.all("approval", "writer", limit, writers);
     let messages = vec![
         ApprovalMessage::Ask(request),
         ApprovalMessage::Offer { subject: member },
@@ -701,6 +704,8 @@ fn piece_samples(samples: &mut Samples) {
         PieceRefusal::Sources { reason: text() },
         PieceRefusal::Busy,
         PieceRefusal::Failed { reason: text() },
+        PieceRefusal::Settled,
+        PieceRefusal::OverLease,
     ];
     samples.all("piece", "refusal", limit, refusals);
 }
@@ -743,7 +748,7 @@ fn directory_samples(samples: &mut Samples) {
     let quorum_advert =
         QuorumAdvert { quorum: QUORUM, term: Term(7), members, standbys: 2, jobs: 1, objects: 2, room: 9_999 };
     samples.record("directory", "quorum", limit, &quorum_advert);
-    let subject = Subject::Holder { job: JOB };
+    let subject = Subject::Holder { job: JOB, writer: Writer::Uploader(peer(2)) };
     let announcement = JobAnnouncement { subject, role: NodeRole::Store, requirement: requirement() };
     samples.record("directory", "job", limit, &announcement);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use quorate_protocols::approval::Writer;
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId};
@@ -26,8 +27,17 @@ impl LocalPieces for PieceService {
 }
 
 impl HolderLeases for Approver {
-    fn touch(&self, lease: LeaseId, job: JobId) -> bool {
-        self.touch_column_lease(lease, job)
+    fn writer(&self, lease: LeaseId, job: JobId) -> Option<Writer> {
+        self.column_writer(lease, job)
+    }
+    fn set_writer(&self, lease: LeaseId, job: JobId, peer: PeerId) {
+        self.set_column_writer(lease, job, peer);
+    }
+    fn touch(&self, lease: LeaseId) {
+        self.touch_column_lease(lease);
+    }
+    fn reserve(&self, lease: LeaseId, bytes: u64) -> bool {
+        self.reserve_column(lease, bytes)
     }
     fn is_alive(&self, lease: LeaseId) -> bool {
         Self::is_alive(self, lease)

@@ -1,15 +1,18 @@
 //! This node as a holder: it keeps columns for others, under leases that it granted, and proves that it does.
 //!
-//! Who may what: `Put`, `Rebuild` and `Seal` are for whoever names the lease of the column, a secret between this node,
-//! the quorum that asked for it and the node that feeds the run. `Confirm`, `Release` and `Audit` are for members of
-//! the quorum that owns the run. `Get` and `ListPieces` are for everyone admitted to the network: a piece is asked for
-//! by its hash.
+//! Who may what: `Put`, `Rebuild` and `Seal` are for the writer of the column, as its lease has it: the uploader that
+//! the quorum named when it asked for the lease. When another node uploads into the run by now, its first message has
+//! this node ask the quorum, by a linearizable read, whether it is the run's uploader and the column, attempt and lease
+//! are what the quorum has recorded. Under a lease that no peer writes under, `Rebuild` and `Seal` are a repair, for
+//! voters of the quorum. So are `Confirm`, `Release` and `Audit`. `Get` and `ListPieces` are for everyone admitted to
+//! the network: a piece is asked for by its hash. The name of a lease gives no right to anybody.
 //!
-//! A lease that this node no longer knows still counts when its index names it for the column: a restart of the holder
-//! loses leases but not promises, and the collector lets go of nothing that the steward still wants.
+//! No more bytes come under a lease than it reserves. A lease that has ended takes no further piece; what came under it
+//! can still be sealed, and the collector lets go of nothing that the steward still wants.
 //!
-//! What a fault leads to: wrong bytes, stale attempts and unknown leases are *refused* with the reason; a member check
-//! that cannot be made is `Busy` (*retry*); a full disk is its own refusal, so that the asker takes another holder.
+//! What a fault leads to: wrong bytes, stale attempts, unknown leases, peers that are not the writer and changes of
+//! what was sealed are *refused* with the reason; a check that cannot be made is `Busy` (*retry*); a full disk and a full
+//! lease are their own refusals, so that the asker takes another holder.
 
 pub mod actor;
 pub(super) mod client;
@@ -17,22 +20,26 @@ pub(super) mod maintenance;
 mod rebuild;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use quorate_protocols::approval::Writer;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use quorate_protocols::job::JobRecord;
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::limits::SEGMENTS_MAX;
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::piece::limits::PIECE_BYTES_MAX;
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 pub use client::{PieceCallError, PieceClient};
 
 use super::ObjectsContext;
 use super::coding::Coders;
 use super::events::{Events, Metrics, ObjectEvent};
-use super::store::{PieceStore, ReadPiece, StoreError};
+use super::store::{HoldState, Permit, PieceStore, ReadPiece, StoreError};
 use crate::certificates::Standing;
 use crate::seams::{DiskError, Failpoint, failpoint, run_blocking};
 
@@ -44,6 +51,13 @@ const AUDIT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Rebuilds at once: each holds a segment's worth of pieces in memory.
 const REBUILDS_MAX: usize = 2;
+
+/// Questions to quorums at once about who uploads into a run. Only who knows a lease without being its writer causes
+/// one: a node that goes on with another's upload, once per column.
+const QUESTIONS_MAX: usize = 8;
+
+/// How long a quorum is asked for: a part of `DEADLINE`, so that time is left to store the piece.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The holder's answers. Cloneable; all clones are the same holder.
 #[derive(Clone)]
@@ -58,14 +72,16 @@ struct Inner {
     events: Events,
     metrics: Arc<Metrics>,
     rebuilds: tokio::sync::Semaphore,
+    questions: tokio::sync::Semaphore,
 }
 
 impl PieceService {
     pub fn new(context: Arc<ObjectsContext>, events: Events, metrics: Arc<Metrics>) -> Self {
         let store = PieceStore::new(context.storage.clone(), context.seams.clock.clone());
         let rebuilds = tokio::sync::Semaphore::new(REBUILDS_MAX);
+        let questions = tokio::sync::Semaphore::new(QUESTIONS_MAX);
         let coders = Coders::default();
-        Self { inner: Arc::new(Inner { context, store, coders, events, metrics, rebuilds }) }
+        Self { inner: Arc::new(Inner { context, store, coders, events, metrics, rebuilds, questions }) }
     }
 
     pub fn peer(&self) -> PeerId {
@@ -94,10 +110,14 @@ impl PieceService {
                 Ok((total, bytes)) => return (PieceAnswer::Piece { total }, bytes),
                 Err(refusal) => Err(refusal),
             },
-            PieceMessage::Put { slot, lease, segment, hash } => self.put(slot, lease, segment, hash, payload).await,
+            PieceMessage::Put { slot, lease, segment, hash } => {
+                self.put(from, slot, lease, segment, hash, payload).await
+            }
             PieceMessage::ListPieces { slot, from } => self.list_pieces(slot, from),
-            PieceMessage::Seal { slot, lease, pieces } => self.seal(slot, lease, pieces).await,
-            PieceMessage::Rebuild { slot, lease, profile, parts } => self.rebuild(slot, lease, profile, parts).await,
+            PieceMessage::Seal { slot, lease, pieces } => self.seal(from, slot, lease, pieces).await,
+            PieceMessage::Rebuild { slot, lease, profile, parts } => {
+                self.rebuild(from, slot, lease, profile, parts).await
+            }
             PieceMessage::Confirm { slot, lease, manifest } => match self.allow_member(from, slot.job).await {
                 Ok(()) => self.confirm(slot, lease, manifest).await,
                 Err(refusal) => Err(refusal),
@@ -121,6 +141,7 @@ impl PieceService {
 
     async fn put(
         &self,
+        from: PeerId,
         slot: Slot,
         lease: LeaseId,
         segment: SegmentIndex,
@@ -130,14 +151,14 @@ impl PieceService {
         if payload.is_empty() || payload.len() > PIECE_BYTES_MAX || segment.0 as usize >= SEGMENTS_MAX {
             return Err(PieceRefusal::Failed { reason: "no piece has that place and length".into() });
         }
-        self.allow_lease(slot, lease)?;
+        let permit = self.check_uploader(from, slot, lease).await?;
         let piece = run_blocking(move || CheckedPiece::check(hash, payload))
             .await
             .map_err(|_| PieceRefusal::WrongHash { expected: hash })?;
-        self.put_checked(slot, lease, segment, piece).await
+        self.receive_piece(slot, permit, segment, piece).await
     }
 
-    /// As `Put`, for a piece whose hash was computed in this process.
+    /// As `Put`, for a piece of this node's own whose hash was computed in this process.
     pub async fn put_checked(
         &self,
         slot: Slot,
@@ -145,12 +166,49 @@ impl PieceService {
         segment: SegmentIndex,
         piece: CheckedPiece,
     ) -> Result<PieceAnswer, PieceRefusal> {
-        self.allow_lease(slot, lease)?;
+        let permit = self.check_uploader(self.peer(), slot, lease).await?;
+        self.receive_piece(slot, permit, segment, piece).await
+    }
+
+    async fn receive_piece(
+        &self,
+        slot: Slot,
+        permit: Permit,
+        segment: SegmentIndex,
+        piece: CheckedPiece,
+    ) -> Result<PieceAnswer, PieceRefusal> {
         let bytes = piece.bytes().len() as u64;
-        self.inner.store.put(slot, lease, segment, piece).await.map_err(refusal)?;
+        self.store_piece(slot, permit, segment, piece).await?;
         Metrics::add(&self.inner.metrics.pieces_received, 1);
         Metrics::add(&self.inner.metrics.bytes_received, bytes);
         Ok(PieceAnswer::Stored)
+    }
+
+    /// Stores a piece within what its lease reserves.
+    async fn store_piece(
+        &self,
+        slot: Slot,
+        permit: Permit,
+        segment: SegmentIndex,
+        piece: CheckedPiece,
+    ) -> Result<(), PieceRefusal> {
+        let leases = &self.inner.context.leases;
+        let has_room = |bytes| leases.reserve(permit.lease, bytes);
+        match self.inner.store.put(slot, permit, segment, piece, has_room).await {
+            Ok(replaced) => {
+                self.end_replaced(replaced);
+                Ok(())
+            }
+            Err(StoreError::OverLease) if !leases.is_alive(permit.lease) => Err(PieceRefusal::UnknownLease),
+            Err(error) => Err(refusal(error)),
+        }
+    }
+
+    /// The lease of an assignment whose column went to a newer one keeps nothing any more.
+    fn end_replaced(&self, replaced: Option<LeaseId>) {
+        if let Some(lease) = replaced {
+            self.end_lease(lease);
+        }
     }
 
     async fn get(&self, hash: PieceHash, offset: u32, length: u32) -> Result<(u32, Bytes), PieceRefusal> {
@@ -185,12 +243,19 @@ impl PieceService {
         Ok(PieceAnswer::Pieces(pieces))
     }
 
-    async fn seal(&self, slot: Slot, lease: LeaseId, pieces: Vec<PieceHash>) -> Result<PieceAnswer, PieceRefusal> {
+    async fn seal(
+        &self,
+        from: PeerId,
+        slot: Slot,
+        lease: LeaseId,
+        pieces: Vec<PieceHash>,
+    ) -> Result<PieceAnswer, PieceRefusal> {
         if pieces.len() > SEGMENTS_MAX {
             return Err(PieceRefusal::Failed { reason: "no object has so many segments".into() });
         }
-        self.allow_lease(slot, lease)?;
-        self.inner.store.seal(slot, lease, &pieces).await.map_err(refusal)?;
+        let permit = self.check_writer(from, slot, lease).await?;
+        let replaced = self.inner.store.seal(slot, permit, &pieces).await.map_err(refusal)?;
+        self.end_replaced(replaced);
         let statement = ReceiptStatement {
             slot,
             holder: self.peer(),
@@ -207,9 +272,8 @@ impl PieceService {
         lease: LeaseId,
         manifest: quorate_protocols::ids::ManifestHash,
     ) -> Result<PieceAnswer, PieceRefusal> {
-        self.inner.store.confirm(slot, manifest).await.map_err(refusal)?;
-        let bytes = self.inner.store.column_bytes(slot.job, slot.column).map_err(refusal)?;
-        self.inner.context.leases.settle(lease, bytes);
+        let row = self.inner.store.confirm(slot, lease, manifest).await.map_err(refusal)?;
+        self.inner.context.leases.settle(lease, row.bytes);
         Ok(PieceAnswer::Acknowledged)
     }
 
@@ -225,8 +289,11 @@ impl PieceService {
 
     async fn audit(&self, slot: Slot, from: SegmentIndex) -> Result<PieceAnswer, PieceRefusal> {
         let row = self.inner.store.column(slot.job, slot.column).map_err(refusal)?.ok_or(PieceRefusal::NotHeld)?;
-        if row.attempt != slot.attempt {
+        if row.attempt > slot.attempt {
             return Err(PieceRefusal::StaleAttempt { given: slot.attempt, newest: row.attempt });
+        }
+        if row.attempt < slot.attempt || matches!(row.state, HoldState::Released { .. }) {
+            return Err(PieceRefusal::NotHeld);
         }
         let (mut damaged, mut read, mut next) = (Vec::new(), 0, None);
         for (segment, row) in self.inner.store.held(slot.job, slot.column, from, HELD_MAX).map_err(refusal)? {
@@ -277,12 +344,53 @@ impl PieceService {
         Ok(())
     }
 
-    fn allow_lease(&self, slot: Slot, lease: LeaseId) -> Result<(), PieceRefusal> {
-        if self.inner.context.leases.touch(lease, slot.job) {
-            return Ok(());
+    /// By what right `from` changes the column under the lease: it is the writer that the lease has, or that the
+    /// quorum names, or a voter that orders a repair. What the writer does keeps the lease alive.
+    async fn check_writer(&self, from: PeerId, slot: Slot, lease: LeaseId) -> Result<Permit, PieceRefusal> {
+        let leases = &self.inner.context.leases;
+        let writer = match leases.writer(lease, slot.job) {
+            Some(writer) => writer,
+            // It has ended, and what came under it is still here.
+            None => {
+                let row = self.inner.store.column(slot.job, slot.column).map_err(refusal)?;
+                row.filter(|row| row.lease == lease).ok_or(PieceRefusal::UnknownLease)?.writer
+            }
+        };
+        let writer = match writer.peer() {
+            Some(peer) if peer == from => writer,
+            Some(_) => {
+                self.ask_uploader(from, slot, lease).await?;
+                leases.set_writer(lease, slot.job, from);
+                writer.with_peer(from)
+            }
+            None => {
+                self.allow_member(from, slot.job).await?;
+                writer
+            }
+        };
+        leases.touch(lease);
+        Ok(Permit { lease, writer })
+    }
+
+    /// As [`Self::check_writer`], for whoever sends pieces: in a repair nobody does.
+    async fn check_uploader(&self, from: PeerId, slot: Slot, lease: LeaseId) -> Result<Permit, PieceRefusal> {
+        let permit = self.check_writer(from, slot, lease).await?;
+        if permit.writer == Writer::Quorum { Err(PieceRefusal::NotAllowed) } else { Ok(permit) }
+    }
+
+    /// Whether the quorum has `from` upload into the run, and gave this column to this node, at this attempt and under
+    /// this lease.
+    async fn ask_uploader(&self, from: PeerId, slot: Slot, lease: LeaseId) -> Result<(), PieceRefusal> {
+        let Ok(_one_of_few) = self.inner.questions.try_acquire() else { return Err(PieceRefusal::Busy) };
+        let query = Query::Job { job: slot.job };
+        match self.inner.context.quorums.query(slot.job.quorum, query, false, QUESTION_DEADLINE).await {
+            Ok(QueryAnswer::Job(record)) if assigns(&record, from, slot, lease, self.peer()) => Ok(()),
+            Ok(_) => Err(PieceRefusal::NotAllowed),
+            Err(error) => {
+                tracing::debug!(job = %slot.job, %error, "could not ask who uploads into a run");
+                Err(PieceRefusal::Busy)
+            }
         }
-        let known = self.inner.store.column(slot.job, slot.column).map_err(refusal)?;
-        if known.is_some_and(|row| row.lease == lease) { Ok(()) } else { Err(PieceRefusal::UnknownLease) }
     }
 
     /// Whether `from` is a voter of the quorum that owns the job. Asked only about columns that are held here, so that
@@ -302,10 +410,20 @@ impl PieceService {
     }
 }
 
+/// Whether the record has the peer upload into the run, and the slot and lease at this holder.
+fn assigns(record: &JobRecord, uploader: PeerId, slot: Slot, lease: LeaseId, here: PeerId) -> bool {
+    let Some((_, run)) = record.store().filter(|(_, run)| run.uploader == uploader) else { return false };
+    let column = run.columns.get(usize::from(slot.column.0));
+    let granted = column.filter(|column| column.attempt == slot.attempt).and_then(|column| column.grant);
+    !record.state.is_final() && granted.is_some_and(|grant| grant.holder.peer == here && grant.lease == lease)
+}
+
 fn refusal(error: StoreError) -> PieceRefusal {
     match error {
         StoreError::StaleAttempt { given, newest } => PieceRefusal::StaleAttempt { given, newest },
-        StoreError::Released => PieceRefusal::UnknownLease,
+        StoreError::Released | StoreError::LeaseUsed => PieceRefusal::UnknownLease,
+        StoreError::Settled => PieceRefusal::Settled,
+        StoreError::OverLease => PieceRefusal::OverLease,
         StoreError::NotHeld => PieceRefusal::NotHeld,
         StoreError::Incomplete { missing, first } => PieceRefusal::Incomplete { missing, first },
         StoreError::Disk(DiskError::Full { .. }) => PieceRefusal::DiskFull,

@@ -13,6 +13,7 @@ use quorate_protocols::piece::{PieceAnswer, PieceRefusal, RebuildPart, Slot};
 
 use super::{PieceClient, PieceService, refusal};
 use crate::objects::events::Metrics;
+use crate::objects::store::Permit;
 use crate::seams::run_blocking;
 
 impl PieceService {
@@ -20,18 +21,22 @@ impl PieceService {
     /// error is answered only when nothing could.
     pub(super) async fn rebuild(
         &self,
+        from: PeerId,
         slot: Slot,
         lease: LeaseId,
         profile: Profile,
         parts: Vec<RebuildPart>,
     ) -> Result<PieceAnswer, PieceRefusal> {
         check_shape(slot, profile, &parts)?;
-        self.allow_lease(slot, lease)?;
+        let permit = self.check_writer(from, slot, lease).await?;
         let Ok(_turn) = self.inner.rebuilds.try_acquire() else { return Err(PieceRefusal::Busy) };
+        // Before it is looked at what is held already: what is foreign does not count.
+        let replaced = self.inner.store.begin(slot, permit).await.map_err(refusal)?;
+        self.end_replaced(replaced);
         let (mut done, mut failed) = (Vec::new(), None);
         for part in parts {
             let segment = part.segment;
-            match self.rebuild_part(slot, lease, profile, part).await {
+            match self.rebuild_part(slot, permit, profile, part).await {
                 Ok(()) => done.push(segment),
                 // Whatever comes next meets the same disk and the same fence.
                 Err(refusal) if !matches!(refusal, PieceRefusal::Sources { .. }) => {
@@ -50,7 +55,7 @@ impl PieceService {
     async fn rebuild_part(
         &self,
         slot: Slot,
-        lease: LeaseId,
+        permit: Permit,
         profile: Profile,
         part: RebuildPart,
     ) -> Result<(), PieceRefusal> {
@@ -68,7 +73,7 @@ impl PieceService {
         })
         .await
         .map_err(|reason| PieceRefusal::Sources { reason })?;
-        self.inner.store.put(slot, lease, segment, rebuilt).await.map_err(refusal)?;
+        self.store_piece(slot, permit, segment, rebuilt).await?;
         Metrics::add(&self.inner.metrics.pieces_rebuilt, 1);
         Ok(())
     }

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_protocols::approval::Grant;
+use quorate_protocols::approval::{Grant, Writer};
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId,
 };
-use quorate_protocols::object::Reachable;
+use quorate_protocols::object::limits::SEGMENT_BYTES;
+use quorate_protocols::object::{Layout, Reachable};
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
@@ -64,13 +65,20 @@ pub struct Traffic {
     pub gets: BTreeMap<PeerId, u32>,
 }
 
+/// A lease as its holder keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldLease {
+    pub writer: Writer,
+    pub bytes: u64,
+}
+
 /// What all nodes share.
 pub struct World {
     pub services: Mutex<BTreeMap<PeerId, Objects>>,
     pub manners: Mutex<BTreeMap<PeerId, Manner>>,
     pub traffic: Mutex<Traffic>,
     pub state: Mutex<(QuorumState, u64)>,
-    pub leases: Mutex<BTreeSet<(PeerId, LeaseId)>>,
+    pub leases: Mutex<BTreeMap<(PeerId, LeaseId), HeldLease>>,
     /// Peers that may be won as holders, in the order in which they are won.
     pub willing: Mutex<Vec<PeerId>>,
     /// Until when the quorum has no primary.
@@ -87,12 +95,17 @@ impl World {
         self.manners.lock().get(&peer).copied().unwrap_or_default()
     }
 
-    fn propose(&self, by: PeerId, command: Command) -> Result<CommandReply, ClientError> {
+    pub fn propose(&self, by: PeerId, command: Command) -> Result<CommandReply, ClientError> {
         let mut state = self.state.lock();
         *self.commands.lock() += 1;
         let reply = apply(&mut state, by, command);
         self.win_holders(&mut state);
         Ok(reply?)
+    }
+
+    /// The holder sets this much aside for a column that the writer fills.
+    pub fn lend(&self, holder: PeerId, lease: LeaseId, writer: Writer, bytes: u64) {
+        self.leases.lock().insert((holder, lease), HeldLease { writer, bytes });
     }
 
     /// Another peer may be won as a holder, and is if a column is open.
@@ -112,7 +125,15 @@ impl World {
             Duty::FindHolders { job, open, spares } => Some((job, open + spares)),
             _ => None,
         }) {
-            let known: BTreeSet<PeerId> = state.0.jobs()[&job].store().unwrap().1.known_holders().collect();
+            let (spec, run) = state.0.jobs()[&job].store().unwrap();
+            let known: BTreeSet<PeerId> = run.known_holders().collect();
+            let held = match spec.size {
+                Some(size) => HeldLease {
+                    writer: Writer::Uploader(run.uploader),
+                    bytes: Layout::new(size, spec.profile).column_bytes(),
+                },
+                None => HeldLease { writer: Writer::Streamer(run.uploader), bytes: SEGMENT_BYTES as u64 },
+            };
             let willing = self.willing.lock().clone();
             let grants: Vec<Grant> = willing
                 .into_iter()
@@ -121,7 +142,7 @@ impl World {
                 .map(|peer| {
                     let mut leases = self.leases.lock();
                     let lease = LeaseId((leases.len() as u128 + 1).to_le_bytes());
-                    leases.insert((peer, lease));
+                    leases.insert((peer, lease), held);
                     Grant { holder: MemberId { peer, incarnation: Incarnation(1) }, lease }
                 })
                 .collect();
@@ -317,11 +338,25 @@ struct FakeLeases {
 }
 
 impl HolderLeases for FakeLeases {
-    fn touch(&self, lease: LeaseId, _job: JobId) -> bool {
-        self.is_alive(lease)
+    fn writer(&self, lease: LeaseId, _job: JobId) -> Option<Writer> {
+        Some(self.world.leases.lock().get(&(self.here, lease))?.writer)
+    }
+    fn set_writer(&self, lease: LeaseId, _job: JobId, peer: PeerId) {
+        if let Some(held) = self.world.leases.lock().get_mut(&(self.here, lease)) {
+            held.writer = held.writer.with_peer(peer);
+        }
+    }
+    fn touch(&self, _lease: LeaseId) {}
+    fn reserve(&self, lease: LeaseId, bytes: u64) -> bool {
+        let mut leases = self.world.leases.lock();
+        let Some(held) = leases.get_mut(&(self.here, lease)) else { return false };
+        if matches!(held.writer, Writer::Streamer(_)) {
+            held.bytes = held.bytes.max(bytes);
+        }
+        bytes <= held.bytes
     }
     fn is_alive(&self, lease: LeaseId) -> bool {
-        self.world.leases.lock().contains(&(self.here, lease))
+        self.world.leases.lock().contains_key(&(self.here, lease))
     }
     fn settle(&self, _lease: LeaseId, _bytes: u64) {}
     fn release(&self, lease: LeaseId) {
@@ -406,10 +441,9 @@ impl Cluster {
         node
     }
 
-    /// A crash and a start from what was synced. Leases do not survive it.
+    /// A crash and a start from what was synced, the leases among it.
     pub async fn restart(&mut self, index: u8) {
         self.disks[index as usize].lose_unsynced();
-        self.world.leases.lock().retain(|(holder, _)| *holder != peer(index));
         self.nodes[index as usize] = self.node(index).await;
     }
 

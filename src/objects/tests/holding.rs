@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use quorate_protocols::approval::Writer;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, PieceIndex, SegmentIndex};
-use quorate_protocols::object::CheckedPiece;
+use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
-use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
-use quorate_protocols::quorum::{ClaimSelector, Command, ObjectCommand};
+use quorate_protocols::object::{CheckedPiece, Profile};
+use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Slot};
+use quorate_protocols::quorum::{ClaimSelector, Command, JobCommand, ObjectCommand, StoreCommand};
 
 use quorate_testkit::disk::Rot;
 
 use super::*;
 use crate::objects::holder::maintenance::Maintenance;
-use crate::objects::store::{HoldState, PieceStore, ReadPiece, StoreError};
+use crate::objects::store::{HoldState, Permit, PieceStore, ReadPiece, StoreError};
 
 const JOB: JobId = JobId { quorum: cluster::QUORUM, local: [4; 16] };
 
@@ -20,20 +22,45 @@ fn slot(attempt: u32) -> Slot {
     Slot { job: JOB, column: PieceIndex(2), attempt: Attempt(attempt) }
 }
 
+/// Node 0, which is the quorum's one voter as well.
+fn uploader() -> Writer {
+    Writer::Uploader(peer(0))
+}
+
+fn permit(lease: LeaseId) -> Permit {
+    Permit { lease, writer: uploader() }
+}
+
 /// One holder that granted one lease.
 async fn holder() -> (Cluster, LeaseId) {
     let cluster = Cluster::start(2).await;
     let lease = LeaseId([7; 16]);
-    cluster.world.leases.lock().insert((peer(1), lease));
+    cluster.world.lend(peer(1), lease, uploader(), 1 << 20);
     (cluster, lease)
 }
 
 async fn put_piece(cluster: &Cluster, slot: Slot, lease: LeaseId, segment: u32, bytes: &'static [u8]) -> PieceAnswer {
+    send_piece(cluster, (0, 1), slot, lease, segment, bytes).await
+}
+
+/// Sends a piece as the first of the two nodes to the second.
+async fn send_piece(
+    cluster: &Cluster,
+    (from, to): (u8, u8),
+    slot: Slot,
+    lease: LeaseId,
+    segment: u32,
+    bytes: &'static [u8],
+) -> PieceAnswer {
     let bytes = Bytes::from_static(bytes);
     let hash = CheckedPiece::hash_of(bytes.clone()).hash();
     let message = PieceMessage::Put { slot, lease, segment: SegmentIndex(segment), hash };
-    let service = cluster.nodes[1].service().clone();
-    cluster.tasks.scope(async move { service.handle(peer(0), message, bytes).await.0 }).await
+    let service = cluster.nodes[to as usize].service().clone();
+    cluster.tasks.scope(async move { service.handle(peer(from), message, bytes).await.0 }).await
+}
+
+fn refused(refusal: PieceRefusal) -> PieceAnswer {
+    PieceAnswer::Refused(refusal)
 }
 
 fn hash(bytes: &'static [u8]) -> quorate_protocols::ids::PieceHash {
@@ -44,7 +71,6 @@ fn hash(bytes: &'static [u8]) -> quorate_protocols::ids::PieceHash {
 async fn pieces_need_a_lease_a_right_hash_and_a_current_attempt() {
     let (cluster, lease) = holder().await;
     let stranger = LeaseId([8; 16]);
-    let refused = |refusal| PieceAnswer::Refused(refusal);
     assert_eq!(put_piece(&cluster, slot(1), stranger, 0, b"a").await, refused(PieceRefusal::UnknownLease));
     assert_eq!(put_piece(&cluster, slot(2), lease, 0, b"a").await, PieceAnswer::Stored);
     let stale = PieceRefusal::StaleAttempt { given: Attempt(1), newest: Attempt(2) };
@@ -54,6 +80,171 @@ async fn pieces_need_a_lease_a_right_hash_and_a_current_attempt() {
     let wrong =
         cluster.tasks.scope(async move { service.handle(peer(0), message, Bytes::from_static(b"y")).await.0 }).await;
     assert_eq!(wrong, refused(PieceRefusal::WrongHash { expected: hash(b"x") }));
+}
+
+/// Goal: to know a lease is worth nothing: pieces are taken from the run's uploader alone, whoever that is by now.
+/// Method: a run whose lease a third node knows; it sends pieces before and after it uploads into the run.
+#[tokio::test(start_paused = true)]
+async fn pieces_come_from_the_uploader_alone_whoever_knows_the_lease() {
+    let cluster = Cluster::start(4).await;
+    let job = JOB;
+    let spec = JobSpec::store(StoreSpec { name: None, size: Some(8), profile: Profile { data: 1, parity: 2 } });
+    cluster.world.propose(peer(0), Command::Job(job, JobCommand::Submit { spec })).unwrap();
+    let column = cluster.world.state.lock().0.jobs()[&job].store().unwrap().1.columns[1].clone();
+    let (grant, slot) = (column.grant.unwrap(), Slot { job, column: PieceIndex(1), attempt: column.attempt });
+    let (holder, lease) = (1, grant.lease);
+    assert_eq!(grant.holder.peer, peer(holder));
+    let send = async |from: u8, slot: Slot, bytes: &'static [u8]| {
+        send_piece(&cluster, (from, holder), slot, lease, 0, bytes).await
+    };
+    assert_eq!(send(3, slot, b"garbage").await, refused(PieceRefusal::NotAllowed));
+    assert_eq!(send(0, slot, b"good").await, PieceAnswer::Stored);
+    for message in [
+        PieceMessage::Seal { slot, lease, pieces: vec![hash(b"good")] },
+        PieceMessage::Rebuild { slot, lease, profile: Profile { data: 1, parity: 2 }, parts: Vec::new() },
+    ] {
+        assert_eq!(cluster.ask(3, peer(holder), message).await, refused(PieceRefusal::NotAllowed));
+    }
+    // The quorum says who goes on with the run, and not before it can.
+    cluster.world.propose(peer(3), Command::store(job, StoreCommand::Attach)).unwrap();
+    *cluster.world.paused_until.lock() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
+    assert_eq!(send(3, slot, b"good").await, refused(PieceRefusal::Busy));
+    *cluster.world.paused_until.lock() = None;
+    let other = Slot { attempt: Attempt(slot.attempt.0 + 1), ..slot };
+    assert_eq!(send(3, other, b"good").await, refused(PieceRefusal::NotAllowed), "an attempt that nobody gave");
+    assert_eq!(send(3, slot, b"good").await, PieceAnswer::Stored);
+    let asked = *cluster.world.questions.lock();
+    assert_eq!(send(3, slot, b"good").await, PieceAnswer::Stored);
+    assert_eq!(*cluster.world.questions.lock(), asked, "asked about once");
+    assert_eq!(send(0, slot, b"late").await, refused(PieceRefusal::NotAllowed), "the uploader of before");
+}
+
+/// Goal: no column takes more disk than was set aside for it, and nothing at all under a lease that has ended.
+#[tokio::test(start_paused = true)]
+async fn a_lease_takes_no_more_bytes_than_it_reserves() {
+    let (cluster, lease) = holder().await;
+    cluster.world.lend(peer(1), lease, uploader(), 6);
+    assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"1234").await, PieceAnswer::Stored);
+    assert_eq!(put_piece(&cluster, slot(1), lease, 1, b"567").await, refused(PieceRefusal::OverLease));
+    assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"4321").await, PieceAnswer::Stored, "in place of another");
+    assert_eq!(put_piece(&cluster, slot(1), lease, 1, b"56").await, PieceAnswer::Stored);
+    assert_eq!(put_piece(&cluster, slot(1), lease, 2, b"7").await, refused(PieceRefusal::OverLease));
+    let store = cluster.nodes[1].service().store();
+    assert_eq!(store.column(JOB, PieceIndex(2)).unwrap().unwrap().bytes, 6);
+    assert!(!cluster.disks[1].pieces().contains(&hash(b"7")), "refused before it was written");
+    cluster.world.lend(peer(1), lease, Writer::Streamer(peer(0)), 6);
+    assert_eq!(put_piece(&cluster, slot(1), lease, 2, b"7").await, PieceAnswer::Stored, "a stream's lease grows");
+    cluster.world.leases.lock().clear();
+    assert_eq!(put_piece(&cluster, slot(1), lease, 3, b"8").await, refused(PieceRefusal::UnknownLease));
+    let pieces = vec![hash(b"4321"), hash(b"56"), hash(b"7")];
+    let seal = PieceMessage::Seal { slot: slot(1), lease, pieces };
+    assert!(matches!(cluster.ask(0, peer(1), seal).await, PieceAnswer::Sealed(_)), "what is here can be signed for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_for_one_column_and_one_attempt() {
+    let (cluster, lease) = holder().await;
+    assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"a").await, PieceAnswer::Stored);
+    let other = Slot { column: PieceIndex(1), ..slot(1) };
+    assert_eq!(put_piece(&cluster, other, lease, 0, b"a").await, refused(PieceRefusal::UnknownLease));
+    assert_eq!(put_piece(&cluster, slot(2), lease, 0, b"b").await, refused(PieceRefusal::UnknownLease));
+    // A newer assignment has a lease of its own, and the older one's keeps nothing any more.
+    let newer = LeaseId([8; 16]);
+    cluster.world.lend(peer(1), newer, uploader(), 1 << 20);
+    assert_eq!(put_piece(&cluster, slot(2), newer, 0, b"b").await, PieceAnswer::Stored);
+    assert!(!cluster.world.leases.lock().contains_key(&(peer(1), lease)));
+}
+
+/// A repair of the column of these tests: node 0 has its one piece.
+fn repair(slot: Slot, lease: LeaseId, piece: &'static [u8]) -> PieceMessage {
+    let sources = vec![(PieceIndex(0), hash(piece), peer(0))];
+    let part = RebuildPart { segment: SegmentIndex(0), hash: hash(piece), piece_bytes: piece.len() as u32, sources };
+    PieceMessage::Rebuild { slot, lease, profile: Profile { data: 1, parity: 2 }, parts: vec![part] }
+}
+
+/// Has node 0 hold a piece that a repair can fetch.
+async fn offer_source(cluster: &Cluster, piece: &'static [u8]) {
+    let lease = LeaseId([9; 16]);
+    cluster.world.lend(peer(0), lease, uploader(), 1 << 20);
+    let source = Slot { column: PieceIndex(0), ..slot(1) };
+    assert_eq!(send_piece(cluster, (0, 0), source, lease, 0, piece).await, PieceAnswer::Stored);
+}
+
+/// Goal: what a holder signed for changes only when a voter of the quorum orders a repair. Method: the uploader, a
+/// stranger and a voter try it, after the seal and after the confirmation.
+#[tokio::test(start_paused = true)]
+async fn what_was_sealed_changes_only_by_a_repair_that_a_voter_orders() {
+    let (cluster, lease) = holder().await;
+    offer_source(&cluster, b"good").await;
+    assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"good").await, PieceAnswer::Stored);
+    let seal = |pieces: Vec<_>| PieceMessage::Seal { slot: slot(1), lease, pieces };
+    let sealed = cluster.ask(0, peer(1), seal(vec![hash(b"good")])).await;
+    assert!(matches!(sealed, PieceAnswer::Sealed(_)), "{sealed:?}");
+    let confirm = PieceMessage::Confirm { slot: slot(1), lease, manifest: ManifestHash([1; 32]) };
+    for is_confirmed in [false, true] {
+        if is_confirmed {
+            let other =
+                PieceMessage::Confirm { slot: slot(1), lease: LeaseId([6; 16]), manifest: ManifestHash([1; 32]) };
+            assert_eq!(cluster.ask(0, peer(1), other).await, refused(PieceRefusal::NotHeld), "another's lease");
+            assert_eq!(cluster.ask(0, peer(1), confirm.clone()).await, PieceAnswer::Acknowledged);
+        }
+        assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"evil").await, refused(PieceRefusal::Settled));
+        assert_eq!(put_piece(&cluster, slot(1), lease, 1, b"more").await, refused(PieceRefusal::Settled));
+        assert_eq!(cluster.ask(0, peer(1), seal(Vec::new())).await, refused(PieceRefusal::Settled));
+        let newer = LeaseId([8; 16]);
+        cluster.world.lend(peer(1), newer, uploader(), 1 << 20);
+        let replaced = put_piece(&cluster, slot(u32::MAX), newer, 0, b"evil").await;
+        assert_eq!(replaced, refused(PieceRefusal::Settled), "not under another attempt either");
+        assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"good").await, PieceAnswer::Stored, "said twice");
+    }
+    cluster.disks[1].lose_pieces();
+    let mending = LeaseId([10; 16]);
+    cluster.world.lend(peer(1), mending, Writer::Quorum, 4);
+    // Node 1 does not vote, and nobody sends pieces in a repair.
+    let order = repair(slot(2), mending, b"good");
+    assert_eq!(cluster.ask(1, peer(1), order.clone()).await, refused(PieceRefusal::NotAllowed));
+    assert_eq!(put_piece(&cluster, slot(2), mending, 0, b"evil").await, refused(PieceRefusal::NotAllowed));
+    let too_much = repair(slot(2), mending, b"longer");
+    offer_source(&cluster, b"longer").await;
+    assert_eq!(cluster.ask(0, peer(1), too_much).await, refused(PieceRefusal::OverLease));
+    let store = cluster.nodes[1].service().store().clone();
+    cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
+    offer_source(&cluster, b"good").await;
+    assert_eq!(cluster.ask(0, peer(1), order).await, PieceAnswer::Rebuilt(vec![SegmentIndex(0)]));
+    let seal = PieceMessage::Seal { slot: slot(2), lease: mending, pieces: vec![hash(b"good")] };
+    assert!(matches!(cluster.ask(0, peer(1), seal).await, PieceAnswer::Sealed(_)));
+    assert!(!cluster.world.leases.lock().contains_key(&(peer(1), lease)), "the hold of before is given back");
+}
+
+/// Goal: pieces under an attempt that the quorum never gave are found by the audit, and do not lock the repair out.
+/// Method: the last attempt there is, with other bytes; then a repair at an attempt of the quorum's, in the same place.
+#[tokio::test(start_paused = true)]
+async fn a_column_of_a_foreign_attempt_is_damage_and_is_rebuilt() {
+    let (cluster, lease) = holder().await;
+    offer_source(&cluster, b"good").await;
+    for (segment, garbage) in [(0, &b"garbage"[..]), (1, &b"and more of it"[..])] {
+        assert_eq!(put_piece(&cluster, slot(u32::MAX), lease, segment, garbage).await, PieceAnswer::Stored);
+    }
+    let audit = |attempt| PieceMessage::Audit { slot: slot(attempt), from: SegmentIndex(0) };
+    let stale = PieceRefusal::StaleAttempt { given: Attempt(2), newest: Attempt(u32::MAX) };
+    assert_eq!(cluster.ask(0, peer(1), audit(2)).await, refused(stale));
+    let mending = LeaseId([10; 16]);
+    cluster.world.lend(peer(1), mending, Writer::Quorum, 4);
+    let order = repair(slot(3), mending, b"good");
+    assert_eq!(cluster.ask(0, peer(1), order).await, PieceAnswer::Rebuilt(vec![SegmentIndex(0)]));
+    let seal = PieceMessage::Seal { slot: slot(3), lease: mending, pieces: vec![hash(b"good")] };
+    assert!(matches!(cluster.ask(0, peer(1), seal).await, PieceAnswer::Sealed(_)));
+    assert_eq!(cluster.ask(0, peer(1), audit(3)).await, PieceAnswer::Audited { next: None, damaged: Vec::new() });
+    let list = PieceMessage::ListPieces { slot: slot(3), from: SegmentIndex(0) };
+    let good = HeldPiece { segment: SegmentIndex(0), hash: hash(b"good") };
+    assert_eq!(cluster.ask(0, peer(1), list).await, PieceAnswer::Pieces(vec![good]));
+    // An older repair comes too late, and the upload of before has ended.
+    assert!(matches!(cluster.ask(0, peer(1), audit(2)).await, PieceAnswer::Refused(_)));
+    let late = put_piece(&cluster, slot(u32::MAX), lease, 0, b"garbage").await;
+    assert_eq!(late, refused(PieceRefusal::UnknownLease));
+    let released = PieceMessage::Release { slot: slot(3) };
+    assert_eq!(cluster.ask(0, peer(1), released).await, PieceAnswer::Acknowledged);
+    assert_eq!(cluster.ask(0, peer(1), audit(3)).await, refused(PieceRefusal::NotHeld), "nothing is no column");
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,10 +344,10 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
     let (column, holder) = committed.columns[2];
     let node = cluster.nodes.iter().find(|node| node.service().peer() == holder).expect("a node of this cluster");
     let lease = LeaseId([7; 16]);
-    cluster.world.leases.lock().insert((holder, lease));
+    cluster.world.lend(holder, lease, uploader(), 1 << 20);
     let unconfirmed = CheckedPiece::hash_of(Bytes::from_static(b"not yet an object's"));
     let store = node.service().store().clone();
-    cluster.tasks.scope(store.put(slot(1), lease, SegmentIndex(0), unconfirmed)).await.unwrap();
+    cluster.tasks.scope(store.put(slot(1), permit(lease), SegmentIndex(0), unconfirmed, |_| true)).await.unwrap();
     cluster.disk_of(holder).lose_pieces();
     let mut maintenance = Maintenance::new(node.service().clone());
     let told = |rounds| vec![(committed.object, column); rounds];
@@ -186,7 +377,7 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
     put_piece(&cluster, other, lease, 0, b"shared").await;
     let store = cluster.nodes[1].service().store().clone();
     for (released, left) in [(slot(1), 1), (other, 0)] {
-        cluster.world.leases.lock().insert((peer(1), lease));
+        cluster.world.lend(peer(1), lease, uploader(), 1 << 20);
         assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: released }).await, PieceAnswer::Acknowledged);
         cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
         assert_eq!(cluster.disks[1].pieces().len(), left);
@@ -200,10 +391,10 @@ async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
     let (cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"a").await;
     assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Acknowledged);
-    cluster.world.leases.lock().insert((peer(1), lease));
+    cluster.world.lend(peer(1), lease, uploader(), 1 << 20);
     let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
     cluster.tasks.scope(maintenance.collect_round()).await;
-    assert!(!cluster.world.leases.lock().contains(&(peer(1), lease)));
+    assert!(!cluster.world.leases.lock().contains_key(&(peer(1), lease)));
 }
 
 /// Goal: an ended lease alone deletes nothing. Method: leases end; columns of a live run and of a committed object are
@@ -271,9 +462,9 @@ async fn acknowledged_pieces_survive_a_restart_on_a_real_disk() {
             let storage = crate::storage::Storage::start(crate::storage::open(folder.path()).unwrap());
             let store = PieceStore::new(storage, clock.clone());
             for (segment, bytes) in (0..).zip(pieces) {
-                store.put(slot(1), lease, SegmentIndex(segment), piece(bytes)).await.unwrap();
+                store.put(slot(1), permit(lease), SegmentIndex(segment), piece(bytes), |_| true).await.unwrap();
             }
-            store.seal(slot(1), lease, &pieces.map(hash)).await.unwrap();
+            store.seal(slot(1), permit(lease), &pieces.map(hash)).await.unwrap();
         })
         .await;
     tasks.close().await;
@@ -300,12 +491,12 @@ async fn acknowledged_pieces_survive_a_restart_on_a_real_disk() {
                 assert!(matches!(store.read(lost).await.unwrap(), ReadPiece::Damaged { .. }));
             }
             let incomplete = StoreError::Incomplete { missing: 2, first: SegmentIndex(1) };
-            assert_eq!(store.seal(slot(1), lease, &pieces.map(hash)).await, Err(incomplete));
+            assert_eq!(store.seal(slot(1), permit(lease), &pieces.map(hash)).await, Err(incomplete));
             // Stored again, whatever was left of the file.
             for (segment, bytes) in [(1, pieces[1]), (2, pieces[2])] {
-                store.put(slot(1), lease, SegmentIndex(segment), piece(bytes)).await.unwrap();
+                store.put(slot(1), permit(lease), SegmentIndex(segment), piece(bytes), |_| true).await.unwrap();
             }
-            store.seal(slot(1), lease, &pieces.map(hash)).await.unwrap();
+            store.seal(slot(1), permit(lease), &pieces.map(hash)).await.unwrap();
             assert_eq!(store.verify(hash(b"third")).await.unwrap(), ReadPiece::Bytes(Bytes::from_static(b"third")));
         })
         .await;

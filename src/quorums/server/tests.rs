@@ -1,12 +1,14 @@
 //! The service over a scripted quorum.
 
-use quorate_protocols::ids::{JobId, ManifestHash, Term};
+use quorate_protocols::approval::Grant;
+use quorate_protocols::ids::{JobId, LeaseId, ManifestHash, Term};
 use std::time::Duration;
 
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{ELECTION_WAIT_MIN, election_wait};
 use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{
     ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, StoreCommand,
 };
@@ -18,7 +20,7 @@ use crate::quorums::authority::Authority;
 use crate::seams::Reply;
 use crate::seams::Reservation;
 use crate::testing::quorums::{
-    NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams,
+    NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams,
 };
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
@@ -85,6 +87,23 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
         assert!(matches!(answer, JobAnswer::Forbidden { .. }), "{answer:?}");
     }
     assert!(matches!(world.propose(8, cancel()).await, JobAnswer::Reply(Ok(_))), "an operator may");
+}
+
+/// Goal: a lease's id leaves the quorum for its holder and its uploader alone.
+#[tokio::test(start_paused = true)]
+async fn a_query_names_leases_to_those_alone_whom_they_concern() {
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::Reply(Ok(_))));
+    let grants = vec![Grant { holder: member(4), lease: LeaseId([7; 16]) }];
+    let add = Command::store(JOB, StoreCommand::AddHolders { grants, exhausted: false });
+    assert!(matches!(world.propose(1, add).await, JobAnswer::Reply(Ok(_))));
+    let query = JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true };
+    for (reader, lease) in [(1, 7), (2, 7), (3, 0), (4, 7), (8, 0)] {
+        let answer = world.ask_raw(reader, wire::encode(&query)).await;
+        let JobAnswer::Answer(QueryAnswer::Job(record)) = answer else { panic!("{answer:?}") };
+        let columns = &record.store().unwrap().1.columns;
+        assert_eq!(columns[0].grant.unwrap().lease, LeaseId([lease; 16]), "peer {reader}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

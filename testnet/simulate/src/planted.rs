@@ -86,8 +86,12 @@ impl Failpoints for Planted {
                 std::mem::replace(done, Box::new(|_| ()))(Ok(()));
             }
             (Self::SkipAttemptCheck, Failpoint::PieceAdmitted) => {
-                let Admission { slot, lease, row }: &mut Admission = typed(value);
-                *row = Some(ColumnRow { attempt: slot.attempt, lease: *lease, state: HoldState::Filling });
+                let Admission { slot, permit, row, needs_room, .. }: &mut Admission = typed(value);
+                let (lease, writer) = (permit.lease, permit.writer);
+                let bytes = row.map_or(0, |row| row.bytes);
+                *row = Some(ColumnRow { attempt: slot.attempt, lease, writer, state: HoldState::Filling, bytes });
+                // The end of a lease refuses a late piece as well.
+                *needs_room = false;
             }
             (Self::CountSilentMember, Failpoint::AppendAnswered) => {
                 let answer: &mut Appended = typed(value);

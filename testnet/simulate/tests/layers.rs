@@ -166,6 +166,7 @@ const QUORUM: &[Row] = &[
     ("request", "clock entry object reply uses watch"),
     ("steps", "check entry reply state"),
     ("queries", "object request state"),
+    ("redaction", "object request watch"),
 ];
 
 /// `Result<_, String>` in code that is no test: an error that nothing but a person can tell from another. May only

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::limits::ROUND_DEADLINE;
 use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, Refusal, Round, RoundEffect, RoundInput, RoundSpec, Statement, Subject,
+    Approval, ApprovalAnswer, Refusal, Round, RoundEffect, RoundInput, RoundSpec, Statement, Subject, Writer,
 };
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
@@ -39,7 +39,7 @@ fn key(index: u8) -> SigningKey {
 fn spec(needed: usize, wanted: usize) -> RoundSpec {
     RoundSpec {
         asker: PEER_IDS[PEERS],
-        subject: Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] } },
+        subject: Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] }, writer: Writer::Quorum },
         requirement: Capacity::disk(10).into(),
         duration: Duration::from_secs(600),
         nonce: Nonce([3; 16]),

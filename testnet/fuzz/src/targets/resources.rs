@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_protocols::approval::Subject;
 use quorate_protocols::approval::limits::{LEASE_DURATION_MAX, UNUSED_LEASE_MAX};
+use quorate_protocols::approval::{Subject, Writer};
 use quorate_protocols::capacity::Requirement;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::resources::{Amounts, Lease, Leases, Limits, Scope, Service, SpanId, Tree};
@@ -147,7 +147,7 @@ fn run_leases(bytes: &[u8]) -> Trail {
                 fresh += 1;
                 let subject = match step.is_set(3, 0) {
                     true => Subject::Member { quorum: QuorumId([step.byte(3) % 8; 16]) },
-                    false => Subject::Holder { job: job(step.byte(3) % 8) },
+                    false => Subject::Holder { job: job(step.byte(3) % 8), writer: Writer::Uploader(asker) },
                 };
                 let (nonce, requirement) = (Nonce([step.byte(4) % 16; 16]), Requirement::default());
                 let lease = Lease { asker, subject, requirement, nonce, duration, used: false, expires: None };

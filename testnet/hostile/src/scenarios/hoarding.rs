@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quorate_api::ResourcesInfo;
 use quorate_protocols::approval::limits::MEMBER_MEMORY_BYTES;
-use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Subject};
+use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Subject, Writer};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, Nonce, PeerId, QuorumId};
 
@@ -23,12 +23,13 @@ const ASKS: usize = 40;
 /// What an honest put may take beside it.
 const PUT_MAX: Duration = Duration::from_secs(10);
 
-fn subjects(arena: &mut Arena, nonce: Nonce) -> [Subject; 4] {
+fn subjects(arena: &mut Arena, nonce: Nonce, asker: PeerId) -> [Subject; 4] {
     let (mut quorum, mut job) = (QuorumId::default(), JobId::default());
     arena.rng.fill(&mut quorum.0);
     arena.rng.fill(&mut job.local);
     job.quorum = quorum;
-    [Subject::Founding { nonce }, Subject::Member { quorum }, Subject::Holder { job }, Subject::Worker { quorum }]
+    let holder = Subject::Holder { job, writer: Writer::Uploader(asker) };
+    [Subject::Founding { nonce }, Subject::Member { quorum }, holder, Subject::Worker { quorum }]
 }
 
 /// Takes as much of a node as it gets: all that is said to be free, then half as much after each refusal. Returns the
@@ -38,7 +39,7 @@ async fn hoard(arena: &mut Arena, client: &Client, peer: PeerId) -> Result<u64, 
     for round in 0..ASKS {
         let mut nonce = Nonce::default();
         arena.rng.fill(&mut nonce.0);
-        let subject = subjects(arena, nonce)[round % 4];
+        let subject = subjects(arena, nonce, client.peer())[round % 4];
         let requirement = Requirement::from(Capacity { disk_bytes, memory_bytes, slots: 0 });
         let request = ApprovalRequest { subject, requirement, nonce, duration: Duration::from_secs(3600) };
         match client.approval(peer, &ApprovalMessage::Ask(request)).await {

@@ -93,9 +93,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario!(
         "other-peoples-columns",
-        Standing::Open("a lease's id is all that a holder asks for"),
+        Standing::Open("not run on this tree yet"),
         pieces::destroy_object,
-        "a stranger replaces, seals, rebuilds and releases the columns of an object"
+        "a stranger replaces, seals, rebuilds, confirms and releases the columns of an object"
     ),
     scenario!(
         "provider-flood",
@@ -111,9 +111,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario!(
         "small-leases",
-        Standing::Open("a put is not held to what its lease reserved"),
+        Standing::Open("not run on this tree yet"),
         pieces::fill_small_leases,
-        "pieces of 64 MiB are stored under leases of one byte and of one MiB"
+        "pieces of 64 MiB are stored under leases of one byte and of one MiB, by their uploader and by another"
     ),
     scenario!(
         "useless-commands",
