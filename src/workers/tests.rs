@@ -7,12 +7,13 @@ mod faults;
 mod verified;
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
-use quorate_protocols::job::batch::{Map, Reduce};
+use quorate_protocols::job::batch::{BatchSpec, Map, Reduce};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::error_class::ErrorClass;
@@ -200,9 +201,11 @@ async fn a_checkpoint_is_where_the_next_attempt_starts_on_another_node_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logs_are_for_the_owner_and_the_quorum() {
+async fn logs_are_for_the_owner_its_readers_and_the_quorum() {
     let mut world = World::new(1, 2).await;
-    let job = world.submit(1, compute(Map::Single, call(&["log", "some words"])));
+    let reader = PeerId([77; 32]);
+    let spec = compute(Map::Single, call(&["log", "some words"]));
+    let job = world.submit(1, BatchSpec { readers: BTreeSet::from([reader]), ..spec });
     world.run_until(job, RunState::Succeeded).await;
     world.settle().await;
     let task = TaskAttempt { id: TaskId { job, step: StepIndex(0), task: TaskIndex(0) }, attempt: Attempt(1) };
@@ -210,6 +213,7 @@ async fn logs_are_for_the_owner_and_the_quorum() {
     let bytes = Bytes::from_static(b"words");
     let page = TaskAnswer::Logs { at: 5, bytes, ended: true };
     assert_eq!(world.ask(0, OWNER, ask.clone()).await, page);
+    assert_eq!(world.ask(0, reader, ask.clone()).await, page);
     assert_eq!(world.ask(0, world::PRIMARY, ask.clone()).await, page);
     assert_eq!(world.ask(0, PeerId([99; 32]), ask).await, TaskAnswer::Forbidden);
     let other = TaskMessage::Logs { task: attempt(7, 7), stream: LogStream::Stdout, from: 0, wait_ms: 0 };

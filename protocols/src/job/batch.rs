@@ -9,12 +9,13 @@ pub(crate) mod check;
 
 use crate::capacity::{Capacity, Requirement};
 use crate::ids::Millis;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::ids::ObjectId;
+use crate::ids::{ObjectId, PeerId};
 use crate::task::record::{RunTasks, Settings};
 use crate::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
 
@@ -45,6 +46,9 @@ pub struct BatchSpec {
     /// Whether a task that may have begun may be begun again. A task that is not idempotent is parked for a person
     /// when its worker is lost in the middle of it.
     pub idempotent: bool,
+    /// Peers, beside the owner, that may read the whole specification, results and logs. The quorum's members may
+    /// anyway.
+    pub readers: BTreeSet<PeerId>,
 }
 
 impl BatchSpec {
@@ -120,6 +124,7 @@ impl BatchSpec {
             verify: None,
             stragglers: None,
             idempotent: true,
+            readers: BTreeSet::new(),
         }
     }
 
@@ -143,6 +148,17 @@ impl BatchSpec {
             map => map.clone(),
         };
         outline
+    }
+
+    /// The outline, without arguments and the values of the environment.
+    pub(crate) fn redacted(&self) -> Self {
+        let mut redacted = self.outline();
+        let reduced = redacted.reduce.as_mut().map(|reduce| &mut reduce.call);
+        for call in [Some(&mut redacted.call), reduced, redacted.compensate.as_deref_mut()].into_iter().flatten() {
+            call.args.clear();
+            call.env.values_mut().for_each(String::clear);
+        }
+        redacted
     }
 
     /// Has every program of the job find this content under that name.

@@ -1,13 +1,13 @@
 //! The authority of proposers: who may propose what, decided by the quorum's primary before a command enters the log.
 //!
 //! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
-//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
-//!   or an operator of the network. *Remove*: the owner of the claims that it names, or an operator.
+//! - What is asked of a job (*cancel* and the like), and *attach*, which goes on with an upload: the owner of the job
+//!   or an operator of the network, by the table of rights ([`super::rights`]). *Remove*: the owner of the claims that
+//!   it names, or an operator.
 //! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels), and
 //!   entries that only bring the record up to its time: the primary's node itself, never a peer.
 //! - Commands of a run's uploader, and of workers of tasks: the state machine compares the author with the peer that it
-//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing
-//!   it when the node that began is gone, and the piece hashes already recorded refuse any other file.
+//!   has on record, so they pass here.
 //!
 //! The check reads what the primary has applied, which may lag behind what is committed. That is safe: an owner never
 //! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.
@@ -16,6 +16,7 @@ use crate::ids::{JobId, ManifestHash, PeerId};
 use crate::quorum::author::Author;
 use crate::quorum::command::{JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::entry::Command;
+use crate::quorum::rights::{Party, Verb};
 use crate::quorum::state::QuorumState;
 
 /// The peer that sent a command, as the primary's transport authenticated it, and what the primary knows of it.
@@ -35,8 +36,13 @@ pub enum Forbidden {
     NotPrimary,
     #[error("the quorum knows no job {job}")]
     UnknownJob { job: JobId },
-    #[error("job {job} belongs to {owner}; only its owner and the operators may {verb} it")]
-    NotOwner { job: JobId, owner: PeerId, verb: &'static str },
+    #[error("job {job} belongs to {owner}; only its owner and the operators may {} it", verb.word())]
+    NotOwner { job: JobId, owner: PeerId, verb: Verb },
+    #[error(
+        "only {owner}, which owns job {job}, the peers that it names in `readers`, operators and members of its quorum \
+         may {} it", verb.word()
+    )]
+    NotReader { job: JobId, owner: PeerId, verb: Verb },
     #[error("only the operators may remove claims of others on object {manifest}")]
     NotClaimant { manifest: ManifestHash },
 }
@@ -48,16 +54,21 @@ impl QuorumState {
             Author::Anyone | Author::Worker => Ok(()),
             Author::Primary if author.is_primary => Ok(()),
             Author::Primary => Err(Forbidden::NotPrimary),
-            Author::Owner { .. } | Author::Claimant { .. } if author.is_operator => Ok(()),
-            Author::Owner { job, verb } => match self.jobs.get(&job).map(|record| record.owner) {
-                Some(owner) if owner == author.by => Ok(()),
-                Some(owner) => Err(Forbidden::NotOwner { job, owner, verb }),
-                None => Err(Forbidden::UnknownJob { job }),
-            },
+            Author::Owner { job, verb } => {
+                let owner = self.jobs.get(&job).map(|record| record.owner);
+                let is_owner = owner == Some(author.by);
+                match (verb.allows(&[(Party::Owner, is_owner), (Party::Operator, author.is_operator)]), owner) {
+                    (true, _) => Ok(()),
+                    (false, Some(owner)) => Err(Forbidden::NotOwner { job, owner, verb }),
+                    (false, None) => Err(Forbidden::UnknownJob { job }),
+                }
+            }
             // A peer without a claim gives none up. Only its own are looked for, so that a command that is sent again
             // after its first try took the last of them changes nothing and is not refused either.
-            Author::Claimant { claims, .. } if claims.is_of(author.by) => Ok(()),
-            Author::Claimant { manifest, .. } => Err(Forbidden::NotClaimant { manifest }),
+            Author::Claimant { manifest, claims } => {
+                let is = [(Party::Owner, claims.is_of(author.by)), (Party::Operator, author.is_operator)];
+                if Verb::Remove.allows(&is) { Ok(()) } else { Err(Forbidden::NotClaimant { manifest }) }
+            }
         }
     }
 }
@@ -94,12 +105,12 @@ impl JobCommand {
     const fn author(&self, job: JobId) -> Author<'_> {
         let verb = match self {
             Self::Submit { .. } => return Author::Anyone,
-            Self::Cancel => "cancel",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Retry => "retry",
-            Self::Resolve { .. } => "resolve",
-            Self::Update { .. } => "change",
+            Self::Cancel => Verb::Cancel,
+            Self::Pause => Verb::Pause,
+            Self::Resume => Verb::Resume,
+            Self::Retry => Verb::Retry,
+            Self::Resolve { .. } => Verb::Resolve,
+            Self::Update { .. } => Verb::Update,
         };
         Author::Owner { job, verb }
     }
@@ -130,9 +141,9 @@ impl ObjectCommand {
 impl TriggerCommand {
     const fn author(&self) -> Author<'_> {
         match self {
-            Self::Fire { job, .. } => Author::Owner { job: *job, verb: "fire" },
-            Self::Suspend { job } => Author::Owner { job: *job, verb: "suspend" },
-            Self::Unsuspend { job } => Author::Owner { job: *job, verb: "unsuspend" },
+            Self::Fire { job, .. } => Author::Owner { job: *job, verb: Verb::Fire },
+            Self::Suspend { job } => Author::Owner { job: *job, verb: Verb::Suspend },
+            Self::Unsuspend { job } => Author::Owner { job: *job, verb: Verb::Unsuspend },
             Self::Due { .. } | Self::Deliver { .. } | Self::Observe { .. } => Author::Primary,
         }
     }
@@ -141,7 +152,7 @@ impl TriggerCommand {
 #[cfg(test)]
 mod tests {
     use super::super::claims::ClaimSelector;
-    use super::super::command::StoreCommand;
+    use super::super::command::{Resolution, StoreCommand};
     use super::super::entry::Batch;
     use super::*;
     use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
@@ -178,10 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_and_the_operators_command_a_job() {
-        for command in [JobCommand::Cancel, JobCommand::Pause, JobCommand::Resume, JobCommand::Retry] {
+    fn only_the_owner_and_the_operators_command_a_job_or_go_on_with_an_upload() {
+        for command in [
+            JobCommand::Cancel,
+            JobCommand::Pause,
+            JobCommand::Resume,
+            JobCommand::Retry,
+            JobCommand::Resolve { resolution: Resolution::Skip },
+            JobCommand::Update { priority: Some(1), parallelism: None, resources: None },
+        ] {
             assert_eq!(allowed(&Command::Job(JOB, command)), [OWNER, OPERATOR]);
         }
+        assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), [OWNER, OPERATOR]);
         let fire = TriggerCommand::Fire { job: JOB, nonce: Nonce([5; 16]), respect_overlap: true };
         for command in [fire, TriggerCommand::Suspend { job: JOB }, TriggerCommand::Unsuspend { job: JOB }] {
             assert_eq!(allowed(&Command::Trigger(command)), [OWNER, OPERATOR]);
@@ -224,7 +243,6 @@ mod tests {
     #[test]
     fn everybody_submits_and_workers_are_told_apart_by_the_state() {
         let all = [PRIMARY, OWNER, OPERATOR, STRANGER];
-        assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), all);
         assert_eq!(allowed(&Command::Task(TaskCommand::Report { reports: Vec::new() })), all);
     }
 }

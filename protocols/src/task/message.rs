@@ -1,5 +1,6 @@
 //! Wire types between the primary of a quorum and its workers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,9 +33,9 @@ pub enum TaskMessage {
     Report { quorum: QuorumId, reports: Vec<Report> },
     /// Worker: where the attempt could go on from.
     Checkpoint { quorum: QuorumId, task: TaskAttempt, checkpoint: Output, bytes: Option<Bytes> },
-    /// The job's owner, an operator or a member of its quorum: what an attempt wrote for people, from byte `from` of
-    /// the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`; while there is nothing to tell, after this wait,
-    /// capped by `limits::LOG_WAIT_MAX`.
+    /// The job's owner, a peer that it names, an operator or a member of its quorum: what an attempt wrote for people,
+    /// from byte `from` of the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`; while there is nothing to
+    /// tell, after this wait, capped by `limits::LOG_WAIT_MAX`.
     Logs { task: TaskAttempt, stream: LogStream, from: u64, wait_ms: u32 },
 }
 
@@ -84,7 +85,7 @@ pub enum TaskAnswer {
     },
     /// This worker never had the attempt, or has thrown its logs away.
     NoLogs,
-    /// The asker is neither the job's owner, nor an operator, nor a member of its quorum.
+    /// The asker is neither the job's owner, nor named by it, nor an operator, nor a member of its quorum.
     Forbidden,
 }
 
@@ -95,6 +96,8 @@ pub struct StepContext {
     pub step: StepIndex,
     /// Whose job it is: a worker's operator may list who may run what.
     pub owner: PeerId,
+    /// Whom the owner names: the worker shows them the logs.
+    pub readers: BTreeSet<PeerId>,
     /// Quorum time of the submit: where the clock of deterministic tasks starts.
     pub submitted_at: Millis,
     pub call: Call,

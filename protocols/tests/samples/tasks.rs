@@ -56,6 +56,7 @@ pub(super) fn compute() -> BatchSpec {
         verify,
         stragglers,
         idempotent: true,
+        readers: BTreeSet::from([peer(3)]),
     }
 }
 pub(super) fn output() -> Output {
@@ -184,6 +185,7 @@ pub(super) fn task_samples(samples: &mut Samples) {
         job: JOB,
         step: STEP,
         owner: peer(1),
+        readers: BTreeSet::from([peer(3)]),
         submitted_at: Millis(1_750_000_000_000),
         call: call(),
         resources: resources(),

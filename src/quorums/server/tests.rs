@@ -1,15 +1,20 @@
 //! The service over a scripted quorum.
 
-use quorate_protocols::ids::{JobId, ManifestHash, Term};
+use quorate_protocols::ids::{JobId, LogIndex, ManifestHash, StepIndex, TaskIndex, Term};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{ELECTION_WAIT_MIN, election_wait};
 use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::{EntryId, Until, WatchEntry, WatchRequest};
 use quorate_protocols::quorum::{
     ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, StoreCommand,
 };
+use quorate_protocols::task::spec::{Call, Program};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -85,6 +90,38 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
         assert!(matches!(answer, JobAnswer::Forbidden { .. }), "{answer:?}");
     }
     assert!(matches!(world.propose(8, cancel()).await, JobAnswer::Reply(Ok(_))), "an operator may");
+}
+
+/// Goal: a job is followed from everywhere, and what it is given and comes to is for whom the table of rights names.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_sees_where_a_job_stands_and_neither_its_secrets_nor_its_results() {
+    const OWNER: u8 = 2;
+    const READER: u8 = 3;
+    const STRANGER: u8 = 9;
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    let mut call = Call::new(Program::Command { name: "work".to_owned() });
+    call.env.insert("TOKEN".to_owned(), "secret".to_owned());
+    let spec = JobSpec::batch(BatchSpec { readers: BTreeSet::from([peer(READER)]), ..BatchSpec::new(call) });
+    let submitted = world.propose(OWNER, Command::Job(JOB, JobCommand::Submit { spec })).await;
+    assert!(matches!(submitted, JobAnswer::Reply(Ok(_))), "{submitted:?}");
+    for (asker, may) in [(OWNER, true), (READER, true), (8, true), (STRANGER, false)] {
+        let ask =
+            |query| world.ask_raw(asker, wire::encode(&JobMessage::Query { quorum: QUORUM, query, stale: false }));
+        let shown = ask(Query::Job { job: JOB }).await;
+        assert!(matches!(&shown, JobAnswer::Answer(QueryAnswer::Job(_))), "{shown:?}");
+        assert_eq!(format!("{shown:?}").contains("secret"), may, "peer {asker}: {shown:?}");
+        let results = ask(Query::Outputs { job: JOB, step: StepIndex(0), from: TaskIndex(0), limit: 1 }).await;
+        match may {
+            true => assert!(matches!(results, JobAnswer::Answer(QueryAnswer::Outputs(_))), "{results:?}"),
+            false => assert!(matches!(&results, JobAnswer::Forbidden { reason } if reason.contains("readers"))),
+        }
+        let entry = WatchEntry { id: EntryId(1), local: JOB.local, until: Until::Changed { since: LogIndex(0) } };
+        let (added, dropped) = (vec![entry], Vec::new());
+        let watch = WatchRequest { quorum: QUORUM, session: 1, number: 1, base: 0, added, dropped, wait_ms: 1 };
+        let watched = world.ask_raw(asker, wire::encode(&JobMessage::Watch(watch))).await;
+        assert!(matches!(&watched, JobAnswer::Watched(_)), "{watched:?}");
+        assert_eq!(format!("{watched:?}").contains("secret"), may, "peer {asker}: {watched:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -190,6 +190,8 @@ impl World {
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
         let (net, inbound) = self.network.attach(index, identity.peer(), clock);
         let mut settings = NodeSettings::default();
+        // Whoever is asked may answer with everything: what is checked is what the record says.
+        settings.operators.extend((1..=self.machines.len()).map(|index| self.peer(index)));
         settings.roles.extend(self.work.executors.keys().map(|engine| NodeRole::from(*engine)));
         let parts = NodeParts {
             seams,

@@ -28,6 +28,7 @@ use crate::quorum::kinds::KindCommand;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
+use crate::quorum::rights::Verb;
 use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
 use crate::task::limits::{TASKS_MAX, TASKS_PER_STEP_MAX};
@@ -261,7 +262,7 @@ fn commands_of_one_kind_are_for_its_jobs_and_its_owner_alone() {
     let wrong = member.apply(Command::store(job(2), StoreCommand::Attach));
     assert_eq!(wrong, Err(Rejection::WrongKind { kind: Kind::Counter, command: "attach".to_owned() }));
     let command = Command::Kind(job(2), KindCommand::Counter(CounterCommand::Bump { by: 1 }));
-    assert_eq!(command.author(), Author::Owner { job: job(2), verb: "bump" });
+    assert_eq!(command.author(), Author::Owner { job: job(2), verb: Verb::Update });
     let by = |peer: u8| Authorship { by: PeerId([peer; 32]), is_primary: false, is_operator: false };
     assert!(member.state.check_author(by(9), &command).is_ok() && member.state.check_author(by(8), &command).is_err());
 }

@@ -1,6 +1,6 @@
 //! Orders to workers by who may give none: tasks in a listed submitter's name, and terms that fence off the primary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, ApprovalRequest, Subject};
@@ -36,6 +36,7 @@ fn assignment(job: JobId, owner: PeerId, number: u32) -> (StepContext, Assignmen
         job,
         step: StepIndex(0),
         owner,
+        readers: BTreeSet::new(),
         submitted_at: Millis(0),
         call,
         resources: Requirement::from(Capacity { disk_bytes: 0, memory_bytes: 1 << 20, slots: 1 }),
