@@ -111,8 +111,10 @@ pub fn check(
     command: &Command,
     local: &dyn LocalQuorum,
 ) -> Result<(), String> {
-    if let Command::Job(_, JobCommand::Submit { spec }) = command {
+    if let Command::Job(_, JobCommand::Submit { spec, .. }) = command {
         authority.take_submit(by)?;
+        // Outside the state's lock: it takes as long as many small commands.
+        command.check_signature(by).map_err(|forbidden| forbidden.to_string())?;
         authority.check_sources(spec)?;
     }
     let measures = authority.is_measured && matches!(command, Command::Quorum(QuorumCommand::Noop));

@@ -12,6 +12,7 @@ use crate::ids::Millis;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -166,6 +167,19 @@ impl BatchSpec {
         let reduced = self.reduce.as_mut().map(|reduce| &mut reduce.call);
         for call in [Some(&mut self.call), reduced, self.compensate.as_deref_mut()].into_iter().flatten() {
             call.inputs.insert(name.to_owned(), content.clone());
+        }
+    }
+
+    /// Takes back what [`Self::give`] gave under the name; `None` when there is nothing.
+    pub(crate) fn withdraw(&mut self, name: &str) -> Option<Bytes> {
+        let reduced = self.reduce.as_mut().map(|reduce| &mut reduce.call);
+        let mut given = None;
+        for call in [Some(&mut self.call), reduced, self.compensate.as_deref_mut()].into_iter().flatten() {
+            given = call.inputs.remove(name);
+        }
+        match given {
+            Some(Content::Inline(bytes)) => Some(bytes),
+            _ => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The authority of proposers: who may propose what, decided by the quorum's primary before a command enters the log.
 //!
-//! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
+//! - *Submit*: any admitted peer, for itself: its signature is on the job ([`Command::check_signature`]). Quotas and
+//!   the sources that a condition may name are the node's own to check.
 //! - What is asked of a job (*cancel* and the like), and *attach*, which goes on with an upload: the owner of the job
 //!   or an operator of the network, by the table of rights ([`super::rights`]). *Remove*: the owner of the claims that
 //!   it names, or an operator.
@@ -43,6 +44,8 @@ pub enum Forbidden {
          may {} it", verb.word()
     )]
     NotReader { job: JobId, owner: PeerId, verb: Verb },
+    #[error("job {job} is not signed by {by}, in whose name it is submitted")]
+    NotSigned { job: JobId, by: PeerId },
     #[error("only the operators may remove claims of others on object {manifest}")]
     NotClaimant { manifest: ManifestHash },
 }
@@ -74,6 +77,17 @@ impl QuorumState {
 }
 
 impl Command {
+    /// Whether a submit is signed by the peer that sends it. What is applied is checked again, by each member; this
+    /// keeps a forged one out of the log.
+    pub fn check_signature(&self, by: PeerId) -> Result<(), Forbidden> {
+        match self {
+            Self::Job(job, JobCommand::Submit { spec, signature }) if !spec.is_signed_by(by, *job, signature) => {
+                Err(Forbidden::NotSigned { job: *job, by })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Who may propose it. Exhaustive, group by group.
     pub fn author(&self) -> Author<'_> {
         match self {
@@ -151,6 +165,8 @@ impl TriggerCommand {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::super::claims::ClaimSelector;
     use super::super::command::{Resolution, StoreCommand};
     use super::super::entry::Batch;
@@ -168,15 +184,23 @@ mod tests {
     const OPERATOR: u8 = 8;
     const STRANGER: u8 = 9;
 
-    fn author(peer: u8) -> Authorship {
-        Authorship { by: PeerId([peer; 32]), is_primary: peer == PRIMARY, is_operator: peer == OPERATOR }
+    fn key(number: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number; 32])
+    }
+
+    fn peer(number: u8) -> PeerId {
+        PeerId(key(number).verifying_key().to_bytes())
+    }
+
+    fn author(number: u8) -> Authorship {
+        Authorship { by: peer(number), is_primary: number == PRIMARY, is_operator: number == OPERATOR }
     }
 
     fn state() -> QuorumState {
         let spec = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-        let submit = Command::Job(JOB, JobCommand::Submit { spec: JobSpec::batch(spec) });
+        let submit = Command::submit(&key(OWNER), JOB, JobSpec::batch(spec));
         let mut state = QuorumState::new(QUORUM);
-        let batch = Batch::at(Millis(1), vec![(PeerId([OWNER; 32]), submit)]);
+        let batch = Batch::at(Millis(1), vec![(peer(OWNER), submit)]);
         state.apply(LogIndex(1), &batch).0.replies[0].as_ref().unwrap();
         state
     }
@@ -234,7 +258,7 @@ mod tests {
     #[test]
     fn claims_are_given_up_by_their_owner_or_an_operator() {
         let remove = |claims| Command::Object(MANIFEST, ObjectCommand::Remove { claims, force: false });
-        let of = |peer: u8| remove(ClaimSelector::OwnedBy(PeerId([peer; 32])));
+        let of = |number: u8| remove(ClaimSelector::OwnedBy(peer(number)));
         assert_eq!(allowed(&of(OWNER)), [OWNER, OPERATOR]);
         assert_eq!(allowed(&of(STRANGER)), [OPERATOR, STRANGER]);
         assert_eq!(allowed(&remove(ClaimSelector::All)), [OPERATOR]);

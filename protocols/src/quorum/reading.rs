@@ -100,6 +100,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use bytes::Bytes;
+    use ed25519_dalek::SigningKey;
 
     use super::*;
     use crate::approval::Grant;
@@ -108,7 +109,7 @@ mod tests {
     use crate::ids::{Incarnation, LeaseId, LogIndex, MemberId, Millis, QuorumId, StepIndex, TaskIndex};
     use crate::job::batch::BatchSpec;
     use crate::job::spec::JobSpec;
-    use crate::quorum::command::{JobCommand, TaskCommand};
+    use crate::quorum::command::TaskCommand;
     use crate::quorum::entry::{Batch, Command};
     use crate::quorum::watch::EntryId;
     use crate::task::record::WorkerRecord;
@@ -124,8 +125,12 @@ mod tests {
     const STRANGER: u8 = 9;
     const ALL: [u8; 6] = [OWNER, OPERATOR, READER, WORKER, MEMBER, STRANGER];
 
+    fn key(number: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number; 32])
+    }
+
     fn peer(number: u8) -> PeerId {
-        PeerId([number; 32])
+        PeerId(key(number).verifying_key().to_bytes())
     }
 
     fn asker(number: u8) -> Asker {
@@ -151,7 +156,7 @@ mod tests {
         let mut state = QuorumState::new(QUORUM);
         let commands = vec![
             (peer(1), Command::Task(TaskCommand::SetWorker { worker })),
-            (peer(OWNER), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::batch(spec) })),
+            (peer(OWNER), Command::submit(&key(OWNER), JOB, JobSpec::batch(spec))),
         ];
         for reply in state.apply(LogIndex(1), &Batch::at(Millis(1), commands)).0.replies {
             reply.unwrap();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error_class::ErrorClass;
 use super::record::{Output, TaskAttempt};
 use super::vote::ResultReceipt;
+use crate::approval::Signature;
 use crate::capacity::Requirement;
 use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use crate::task::spec::TaskInput;
@@ -108,6 +109,30 @@ pub struct StepContext {
     pub idempotent: bool,
     /// Commit first, reveal when asked.
     pub verified: bool,
+    /// Of a step that runs a command: what shows that the owner asked for it. See `job::signed`.
+    pub proof: Option<OwnerProof>,
+}
+
+/// What shows a worker that an order is its owner's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerProof {
+    pub signature: Signature,
+    /// The digest of the trigger that was signed with the work.
+    pub trigger: Option<Digest>,
+    /// The encoded work, as it was signed.
+    pub work: Bytes,
+    /// Of a run that the trigger made.
+    pub fire: Option<FireProof>,
+}
+
+/// Which fire of a trigger a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FireProof {
+    /// The job that has the trigger: its id was signed.
+    pub trigger: JobId,
+    pub number: u64,
+    /// What fired it, as the program finds it. Nobody signed that.
+    pub input: Bytes,
 }
 
 /// One attempt to run.

@@ -193,6 +193,12 @@ pub(super) fn task_samples(samples: &mut Samples) {
         output: OutputPlace::Object,
         idempotent: true,
         verified: true,
+        proof: Some(OwnerProof {
+            signature: owner_signature().signature,
+            trigger: owner_signature().trigger,
+            work: Bytes::from_static(b"work"),
+            fire: Some(FireProof { trigger: JOB, number: 300, input: Bytes::from_static(b"{}") }),
+        }),
     };
     let assignment = |input| Assignment {
         task: task(),

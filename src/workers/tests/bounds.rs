@@ -35,6 +35,7 @@ fn context(args: &[&str]) -> StepContext {
         output: OutputPlace::Object,
         idempotent: true,
         verified: false,
+        proof: None,
     }
 }
 

@@ -81,7 +81,7 @@ const NODE: &[Row] = &[
     ("raft", "gauges identity seams storage"),
     ("approver", "certificates directory gauges identity resources seams storage"),
     ("presence", "raft seams"),
-    ("quorums", "certificates directory hosts raft seams storage"),
+    ("quorums", "certificates directory hosts identity raft seams storage"),
     ("events", "gauges quorums seams storage"),
     ("objects", "buffers certificates gauges identity quorums seams storage streams"),
     ("primary", "directory quorums raft seams"),
@@ -118,7 +118,7 @@ const CORE: &[Row] = &[
     ("resources", "approval capacity ids"),
     ("task", "approval backoff capacity engine ids shared_map text wire"),
     ("trigger", "backoff fault ids run_state task text wire"),
-    ("job", "approval capacity engine fault ids liveness object run_state task text trigger"),
+    ("job", "approval capacity engine fault ids liveness object run_state task text trigger wire"),
     ("upload", "approval ids job object piece"),
     (
         "quorum",

@@ -1,5 +1,6 @@
 //! Submit: a specification becomes a job, once.
 
+use crate::approval::Signature;
 use crate::ids::{JobId, PeerId};
 use crate::job::limits::SPEC_BYTES_MAX;
 use crate::job::record::{JobRecord, Run, RunState};
@@ -29,8 +30,13 @@ impl QuorumState {
         by: PeerId,
         job: JobId,
         spec: &JobSpec,
+        signature: &Signature,
         events: &mut Vec<Event>,
     ) -> Applied {
+        // A primary may put whom it likes beside a command. Nobody else's name comes into the record by that.
+        if !spec.is_signed_by(by, job, signature) {
+            return Err(Rejection::NotSigned { job, by });
+        }
         if let Some(record) = self.jobs.get(&job) {
             let same = record.spec == *spec && (record.owner == by || !spec.is_of_its_submitter());
             return match same {
@@ -55,7 +61,9 @@ impl QuorumState {
                 Run::Trigger(Box::default())
             }
         };
-        let record = JobRecord::begin((job, by), self.wall(), spec.clone(), run, format!("submitted through {by}"));
+        let signed = spec.keep_signature(*signature);
+        let what = format!("submitted through {by}");
+        let record = JobRecord::begin((job, by, signed), self.wall(), spec.clone(), run, what);
         self.open_job(record, events);
         if self.trigger(job).is_some() {
             self.begin_trigger(job, events);

@@ -87,6 +87,7 @@ impl<'s> PoolView<'s> {
             output: terms.output,
             idempotent: terms.idempotent,
             verified: terms.verify.is_some(),
+            proof: record.owner_proof(),
         })
     }
 
