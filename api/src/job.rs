@@ -102,6 +102,9 @@ pub struct BatchInfo {
     /// What it came to: once it has succeeded, when it is asked for by itself. Listings have none.
     #[serde(default)]
     pub outcome: Option<OutcomeInfo>,
+    /// Why the outcome is not shown through this node, and who may see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome_hidden: Option<String>,
 }
 
 /// One step of a plan.

@@ -108,7 +108,7 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
         | Rejection::InUse { .. }
         | Rejection::StaleAttempt { .. }
         | Rejection::DifferentContent { .. } => ErrorCode::Conflict,
-        Rejection::NotUploader { .. } => ErrorCode::Forbidden,
+        Rejection::NotUploader { .. } | Rejection::NotSigned { .. } => ErrorCode::Forbidden,
         Rejection::Full { .. } | Rejection::Level { .. } => ErrorCode::Unavailable,
         Rejection::TooLarge { .. } => ErrorCode::TooLarge,
         Rejection::Invalid { .. } => ErrorCode::BadRequest,

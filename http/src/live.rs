@@ -117,7 +117,12 @@ impl NodeBackend {
     }
 
     async fn job_info(&self, record: &JobRecord) -> Result<JobInfo, ApiError> {
-        let outcome = self.outcome(record).await?;
+        let (outcome, outcome_hidden) = match self.outcome(record).await {
+            Ok(outcome) => (outcome, None),
+            // The state is for everybody.
+            Err(ClientError::Forbidden { reason }) => (None, Some(reason)),
+            Err(error) => return Err(error.into()),
+        };
         let quorum = record.job.quorum;
         // Whoever has just answered led it: no question about that is needed.
         let primary = match self.node.jobs().primary_known(quorum) {
@@ -127,12 +132,13 @@ impl NodeBackend {
         let mut info = views::job_info(record, primary);
         if let Some(batch) = &mut info.batch {
             batch.outcome = outcome;
+            batch.outcome_hidden = outcome_hidden;
         }
         Ok(info)
     }
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
-    async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ApiError> {
+    async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ClientError> {
         let Some((spec, _)) = record.batch().filter(|_| record.state == RunState::Succeeded) else {
             return Ok(None);
         };
@@ -145,7 +151,7 @@ impl NodeBackend {
                 tasks: plan.step(step).map_or(0, |step| step.tasks),
             })),
             QueryAnswer::Unknown => Ok(None),
-            other => Err(unexpected(record.job.quorum, "outputs", &other).into()),
+            other => Err(unexpected(record.job.quorum, "outputs", &other)),
         }
     }
 

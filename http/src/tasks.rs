@@ -197,8 +197,8 @@ pub struct LogParams {
     wait_ms: Option<u64>,
 }
 
-/// What an attempt of a task wrote for people. Who ran it has it, for a time, and shows it to the job's owner, to
-/// operators and to members of its quorum.
+/// What an attempt of a task wrote for people. Who ran it has it, for a time, and shows it to the job's owner, to those
+/// whom it names, to operators and to members of its quorum.
 #[utoipa::path(get, path = "/v1/jobs/{job}/logs", tag = "jobs", params(("job" = schema::JobId, Path), LogParams),
     responses((status = 200, body = LogInfo), (status = "default", body = ErrorBody)))]
 pub async fn logs(

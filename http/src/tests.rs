@@ -30,9 +30,7 @@ use quorate_protocols::object::ByteRange;
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{
-    Batch, Claim, ClaimSelector, Claims, Command, CommandReply, JobCommand, QuorumState, Rejection,
-};
+use quorate_protocols::quorum::{Batch, Claim, ClaimSelector, Claims, Command, CommandReply, QuorumState, Rejection};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use quorate_testnet::Client;
@@ -40,6 +38,7 @@ use reqwest::{Method, StatusCode};
 use tokio::sync::{broadcast, watch};
 
 use quorate_node::compose::NodeEvent;
+use quorate_node::identity::Identity;
 use quorate_node::objects::{
     GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest,
 };
@@ -124,9 +123,17 @@ impl Fake {
     }
 }
 
+/// The peer that owns what is submitted through the double.
+fn owner() -> Identity {
+    Identity::new([9; 32], Incarnation(1), BootId::default())
+}
+
 impl Fake {
     fn commit(&self, command: Command) -> Result<CommandReply, ApiError> {
-        let batch = Batch::at(Millis(1_000), vec![(PeerId([9; 32]), command)]);
+        self.commit_by(PeerId([9; 32]), command)
+    }
+    fn commit_by(&self, by: PeerId, command: Command) -> Result<CommandReply, ApiError> {
+        let batch = Batch::at(Millis(1_000), vec![(by, command)]);
         let index = LogIndex(self.commits.fetch_add(1, Ordering::Relaxed) + 1);
         let (mut replies, _) = self.state.lock().apply(index, &batch);
         let reply = replies.replies.pop().expect("one command, one reply");
@@ -239,7 +246,7 @@ impl Backend for Fake {
     }
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
-            match self.commit(Command::Job(job, JobCommand::Submit { spec }))? {
+            match self.commit_by(owner().peer(), Command::submit(owner().signing_key(), job, spec))? {
                 CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state: state.into(), existed }),
                 other => panic!("{other:?}"),
             }

@@ -1,17 +1,22 @@
 //! The cost of a committed entry to a member: decoding left out, digest included.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::*;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::BATCH_COMMANDS_MAX;
-use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
+use quorate_protocols::quorum::{Batch, Command, QuorumCommand, QuorumState, StoreCommand};
 use std::hint::black_box;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const WORKER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const WORKER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
 
 fn job(number: u32) -> JobId {
     let mut local = [0; 16];
@@ -29,9 +34,10 @@ fn running(jobs: u32) -> QuorumState {
         })
         .collect();
     let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile::DEFAULT });
+    let key = SigningKey::from_bytes(&[9; 32]);
     let commands = (0..jobs).flat_map(|number| {
         let job = job(number);
-        let submit = Command::Job(job, JobCommand::Submit { spec: spec.clone() });
+        let submit = Command::submit(&key, job, spec.clone());
         [
             (WORKER, submit),
             (WORKER, Command::store(job, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false })),

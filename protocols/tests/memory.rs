@@ -5,19 +5,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use quorate_protocols::ids::{JobId, LogIndex, Millis, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
-use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumState, TriggerCommand};
+use quorate_protocols::quorum::{Batch, Command, QuorumState, TriggerCommand};
 use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::limits::{SPANS_MAX, TRIGGERS_MAX};
 use quorate_protocols::trigger::spec::{Bounds, TriggerSpec, When};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 
 /// Bytes that are allocated and not freed, as they were asked for.
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -66,7 +75,7 @@ fn a_waiting_trigger_takes_less_than_two_kibibytes() {
         // Ids are random, and come in no order.
         let mut local = [0; 16];
         local.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
-        apply(&mut state, Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: trigger() }));
+        apply(&mut state, Command::submit(&owner_key(), JobId { quorum: QUORUM, local }, trigger()));
     }
     loop {
         let spans = planner.spans(&state, Millis(1_000), Millis(1_000), SPANS_MAX);

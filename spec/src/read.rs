@@ -1,13 +1,13 @@
 //! The reader of a specification's text: each section's keys, and what they may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::ObjectId;
 use quorate_protocols::job::batch::{BatchSpec, Map, OnFailure, Reduce};
-use quorate_protocols::job::limits::SPEC_BYTES_MAX;
+use quorate_protocols::job::limits::{READERS_MAX, SPEC_BYTES_MAX};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::*;
@@ -21,7 +21,7 @@ use super::trigger::read_trigger;
 use super::{Fault, Faults, Reader, Slot, Source, SpecFile, Step, awaited};
 
 /// Settings of a job of any kind.
-const COMMON: [&str; 24] = [
+const COMMON: [&str; 25] = [
     "engine",
     "kind",
     "name",
@@ -41,6 +41,7 @@ const COMMON: [&str; 24] = [
     "verify",
     "stragglers",
     "idempotent",
+    "readers",
     "quorum",
     "trigger",
     "parameters",
@@ -162,6 +163,8 @@ fn read_root(reader: &mut Reader, root: &Table<'_>, open: &mut Open) -> Option<B
     let parallelism = root.number(reader, "parallelism", 0..=TASKS_PER_STEP_MAX.into());
     set(&mut spec.parallelism, parallelism.map(|tasks| tasks as u32));
     set(&mut spec.idempotent, root.flag(reader, "idempotent"));
+    let readers = root.parsed_list(reader, "readers", READERS_MAX, "a peer id");
+    set(&mut spec.readers, readers.map(BTreeSet::from_iter));
     read_resources(reader, root, &mut spec);
     read_retry(reader, root, &mut spec.retry);
     read_timeouts(reader, root, &mut spec);

@@ -1,11 +1,12 @@
 //! Tests of what a file may say, and of the errors when it says something else.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{JobId, ManifestHash, Millis, QuorumId};
+use quorate_protocols::ids::{JobId, ManifestHash, Millis, PeerId, QuorumId};
 use quorate_protocols::job::WorkSpec;
 use quorate_protocols::job::batch::OnFailure;
 use quorate_protocols::task::error_class::ErrorClass;
@@ -75,7 +76,7 @@ fn a_small_file_has_every_default() {
 
 #[test]
 fn every_setting_is_read() {
-    let reference = object(7);
+    let (reference, reader) = (object(7), PeerId([5; 32]));
     let text = format!(
         r#"
 name = "all of it"
@@ -85,6 +86,7 @@ args = ["--top", "${{top}}"]
 fuel = 1_000_000
 deterministic = false
 idempotent = true
+readers = ["{reader}"]
 on_failure = "revert"
 output = "inline"
 priority = "${{priority}}"
@@ -153,6 +155,7 @@ priority = 1
     assert_eq!(spec.call.inputs["text"], Content::Inline(Bytes::from_static(b"a b")));
     assert_eq!((spec.on_failure, spec.output), (OnFailure::Revert, OutputPlace::Inline));
     assert_eq!((spec.priority, spec.parallelism, spec.idempotent), (99, 8, true));
+    assert_eq!(spec.readers, BTreeSet::from([reader]));
     let bytes = 3 << 19;
     assert_eq!(spec.map, Map::Segments { object: reference, size: 48 << 20, bytes, split: Split::Words });
     let reduce = spec.reduce.as_ref().expect("there is a reduce step");

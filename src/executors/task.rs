@@ -33,7 +33,7 @@ pub const FILES_OPEN_DEFAULT: u32 = 1024;
 
 /// One attempt.
 pub struct Task {
-    /// Who asked for the work.
+    /// Who asked for the work. Of a command, as its signature has proven.
     pub submitter: PeerId,
     /// The task's idempotency token, the same for every attempt: `QUORATE_TASK` in its environment.
     pub token: String,

@@ -9,7 +9,7 @@ use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
-use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, Rejection};
+use quorate_protocols::quorum::{Command, QuorumCommand, Rejection};
 use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Dispatched, Event};
 use quorate_protocols::trigger::record::{Fired, SkipReason};
@@ -18,7 +18,7 @@ use quorate_protocols::trigger::{TriggerSpec, When, spec::EventSpec};
 use super::*;
 use crate::quorums::ports::LocalQuorums;
 use crate::seams::TaskGroup;
-use crate::testing::quorums::{QUORUM, StateQuorum, StateQuorums, peer};
+use crate::testing::quorums::{QUORUM, StateQuorum, StateQuorums, key, peer};
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [5; 16] };
 
@@ -26,7 +26,7 @@ fn triggered(filter: Option<&str>) -> Command {
     let event = EventSpec { filter: filter.map(str::to_owned), ..EventSpec::new("door") };
     let trigger = TriggerSpec::new(When::Event(event));
     let job = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job))) })
+    Command::submit(&key(99), JOB, JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job))))
 }
 
 fn sent(sequence: u64, age: Duration, data: &'static str) -> Dispatched {

@@ -186,7 +186,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
 impl World {
     fn submit(&self, profile: Profile) {
         let spec = JobSpec::store(StoreSpec { name: None, size: Some(PIECE.len() as u64), profile });
-        self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
+        self.quorum.commit(peer(99), Command::submit(&key(99), JOB, spec)).unwrap();
     }
 
     /// Stores the tests' object as its worker would, and returns its manifest's hash and who holds its columns.

@@ -5,7 +5,7 @@ use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL;
-use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand};
+use quorate_protocols::quorum::{Command, QuorumCommand};
 use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
 use quorate_protocols::trigger::{Cause, Fired};
@@ -15,7 +15,9 @@ use quorate_testkit::clock::EPOCH;
 use super::*;
 use crate::quorums::approvals::{Approvals, ApprovalsParts};
 use crate::seams::Seams;
-use crate::testing::quorums::{Approver, Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
+use crate::testing::quorums::{
+    Approver, Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, peer, seams,
+};
 
 const PRIMARY: u8 = 1;
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
@@ -62,7 +64,7 @@ impl World {
         let call = Call::new(Program::Command { name: "true".to_owned() });
         let trigger = TriggerSpec { overlap: Overlap::Allow, ..TriggerSpec::new(when) };
         let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, BatchSpec::new(call))));
-        self.quorum.commit(peer(2), Command::Job(job, JobCommand::Submit { spec })).unwrap();
+        self.quorum.commit(peer(2), Command::submit(&key(2), job, spec)).unwrap();
     }
     /// The instants that have a run, in order, and by how much each was late.
     fn fired(&self, job: JobId) -> Vec<(u64, u64)> {

@@ -30,7 +30,9 @@ use crate::primary::ReportIntake;
 use crate::quorums::approvals::{Approvals, ApprovalsParts};
 use crate::quorums::ports::LocalTasks;
 use crate::seams::Protocol;
-use crate::testing::quorums::{Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, peer, seams};
+use crate::testing::quorums::{
+    Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, key, peer, seams,
+};
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 const PRIMARY: u8 = 1;
@@ -195,7 +197,7 @@ fn done() -> TaskResult {
 impl World {
     fn submit(&self, spec: BatchSpec) {
         let spec = JobSpec::batch(spec);
-        self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
+        self.quorum.commit(peer(99), Command::submit(&key(99), JOB, spec)).unwrap();
     }
     fn state(&self) -> RunState {
         self.quorum.read(|state| state.jobs()[&JOB].state)
@@ -388,7 +390,7 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     let job = JobId { local: [2; 16], ..JOB };
-    world.quorum.commit(peer(99), Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec(1)) })).unwrap();
+    world.quorum.commit(peer(99), Command::submit(&key(99), job, JobSpec::batch(spec(1)))).unwrap();
     world.ordered(2).await;
 }
 
@@ -491,7 +493,7 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
     tokio::time::sleep(idle / 2).await;
     let job = JobId { local: [2; 16], ..JOB };
     let again = JobSpec::batch(spec(1));
-    world.quorum.commit(peer(99), Command::Job(job, JobCommand::Submit { spec: again })).unwrap();
+    world.quorum.commit(peer(99), Command::submit(&key(99), job, again)).unwrap();
     let task = world.ordered(2).await[0];
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     tokio::time::sleep(idle * 3 / 4).await;

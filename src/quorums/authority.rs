@@ -1,4 +1,5 @@
-//! The authority of this node's operators over commands, before they enter the log.
+//! The authority of this node's operators over commands, before they enter the log, and over answers, before they
+//! leave.
 //!
 //! Who may propose what is decided by the quorum's state ([`QuorumState::check_author`]). The node adds what only its
 //! settings and its memory know: which peers are operators, how many jobs a peer has submitted lately, and which hosts
@@ -13,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::quorum::{Authorship, Command, JobCommand, QuorumCommand};
+use quorate_protocols::quorum::{Asker, Authorship, Command, JobCommand, QuorumCommand};
 use quorate_protocols::trigger::When;
 use tokio::time::Instant;
 
@@ -91,6 +92,16 @@ impl Authority {
     }
 }
 
+/// What `by` is to the quorum, of which `local` is this node's member, when it asks.
+pub fn asker(authority: &Authority, this_node: PeerId, by: PeerId, local: &dyn LocalQuorum) -> Asker {
+    // This node has the state.
+    let is_member = by == this_node || {
+        let view = local.view();
+        view.voters.iter().chain(&view.learners).any(|member| member.peer == by)
+    };
+    Asker { by, is_operator: authority.operators.contains(&by), is_member }
+}
+
 /// Whether `by` may propose `command` to this quorum, of which `local` is this node's member. `Err` is for the asker
 /// to read.
 pub fn check(
@@ -100,8 +111,10 @@ pub fn check(
     command: &Command,
     local: &dyn LocalQuorum,
 ) -> Result<(), String> {
-    if let Command::Job(_, JobCommand::Submit { spec }) = command {
+    if let Command::Job(_, JobCommand::Submit { spec, .. }) = command {
         authority.take_submit(by)?;
+        // Outside the state's lock: it takes as long as many small commands.
+        command.check_signature(by).map_err(|forbidden| forbidden.to_string())?;
         authority.check_sources(spec)?;
     }
     let measures = authority.is_measured && matches!(command, Command::Quorum(QuorumCommand::Noop));

@@ -1,9 +1,9 @@
 //! Reader of task logs: asks the worker that has the log of an attempt.
 //!
 //! The worker that ran an attempt keeps its log, within bounds of its own, and no other node does: a worker that is
-//! gone takes its logs along. It shows them to the job's owner, to operators and to members of the job's quorum. The
-//! quorum knows which worker runs an attempt, not which one ran it: for an attempt that has ended, every worker of the
-//! quorum is asked.
+//! gone takes its logs along. It shows them to the job's owner, to those whom it names, to operators and to members of
+//! the job's quorum. The quorum knows which worker runs an attempt, not which one ran it: for an attempt that has
+//! ended, every worker of the quorum is asked.
 
 use quorate_protocols::task::limits::LOG_WAIT_MAX;
 use std::collections::BTreeSet;
@@ -49,7 +49,11 @@ pub enum LogError {
         task.attempt, task.id.step, task.id.task, still_has(*asked), no_answer(silent)
     )]
     None { task: TaskAttempt, asked: usize, silent: Vec<PeerId> },
-    #[error("worker {worker} shows the logs of job {} only to its owner, to operators and to members of its quorum", task.id.job)]
+    #[error(
+        "worker {worker} shows the logs of job {} only to its owner, to the peers that it names in `readers`, to \
+         operators and to members of its quorum",
+        task.id.job
+    )]
     Forbidden { task: TaskAttempt, worker: PeerId },
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::WATCH_WAIT_MAX;
 use quorate_protocols::liveness::patience::election_wait;
-use quorate_protocols::quorum::Command;
-use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QuorumView};
+use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer, QuorumView};
 use quorate_protocols::quorum::watch::WatchRequest;
+use quorate_protocols::quorum::{Command, Forbidden};
 use quorate_protocols::trigger::event::Dispatch;
 use tokio::time::timeout;
 
@@ -124,7 +124,7 @@ impl RequestServer {
                 }
             }
             Request::Query { query, stale } => match timeout(deadline, local.query(query.clone(), stale)).await {
-                Ok(Ok(answer)) => JobAnswer::Answer(self.primary.add_reasons(local, &query, answer)),
+                Ok(Ok(answer)) => self.show(local, by, &query, answer),
                 Ok(Err(error)) => answer_error(error),
                 Err(_) => JobAnswer::Unknown { reason: None },
             },
@@ -149,7 +149,10 @@ impl RequestServer {
                 }
                 let request = request.within(WATCH_WAIT_MAX.min(deadline));
                 match self.primary.watch(local, self.this_node, by, request).await {
-                    Ok(answer) => JobAnswer::Watched(answer),
+                    Ok(answer) => {
+                        let asker = authority::asker(&self.authority, self.this_node, by, local);
+                        JobAnswer::Watched(asker.redact_watched(answer))
+                    }
                     Err(error) => answer_error(error),
                 }
             }
@@ -160,6 +163,20 @@ impl RequestServer {
 /// Whether the peer keeps the quorum's state itself.
 fn is_member(view: &QuorumView, peer: PeerId) -> bool {
     view.voters.iter().chain(&view.learners).any(|member| member.peer == peer)
+}
+
+impl RequestServer {
+    /// The answer, as far as `by` may see it. The state is at least as new as the answer, so it knows the job.
+    fn show(&self, local: &dyn LocalQuorum, by: PeerId, query: &Query, answer: QueryAnswer) -> JobAnswer {
+        let asker = authority::asker(&self.authority, self.this_node, by, local);
+        let mut checked = Ok(());
+        local.with_state(&mut |state| checked = state.check_asker(asker, query));
+        match checked {
+            Ok(()) => JobAnswer::Answer(asker.redact(self.primary.add_reasons(local, query, answer))),
+            Err(Forbidden::UnknownJob { .. }) => JobAnswer::Answer(QueryAnswer::Unknown),
+            Err(forbidden) => JobAnswer::Forbidden { reason: forbidden.to_string() },
+        }
+    }
 }
 
 /// A member that is no longer among the voters or learners says who took its place.

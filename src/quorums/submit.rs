@@ -16,13 +16,14 @@ use std::time::Duration;
 use quorate_protocols::ids::{JobId, Millis, QuorumId};
 use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, RunState};
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{ClientError, Placement, PlacementError, QuorumClient};
+use crate::identity::Identity;
 use crate::seams::{Clock, DiskError, KvBatch, Seams};
 use crate::storage::Storage;
 
@@ -92,12 +93,20 @@ pub struct Submits(Arc<Inner>);
 struct Inner {
     placement: Placement,
     client: QuorumClient,
+    /// The owner of what is submitted here.
+    identity: Identity,
     keys: Keys,
 }
 
 impl Submits {
-    pub fn new(seams: &Seams, storage: Storage, placement: Placement, client: QuorumClient) -> Self {
-        Self(Arc::new(Inner { placement, client, keys: Keys::new(storage, seams.clock.clone()) }))
+    pub fn new(
+        seams: &Seams,
+        identity: Identity,
+        storage: Storage,
+        placement: Placement,
+        client: QuorumClient,
+    ) -> Self {
+        Self(Arc::new(Inner { placement, client, identity, keys: Keys::new(storage, seams.clock.clone()) }))
     }
 
     /// An id to submit under. With a key it is on disk, as far as this node is concerned, when this returns.
@@ -133,10 +142,10 @@ impl Submits {
     /// Submits under the id. Committed when it returns `Ok`; the flag says that it had been before.
     pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<(RunState, bool), SubmitError> {
         let end = Instant::now() + deadline;
+        let command = Command::submit(self.0.identity.signing_key(), job, spec);
         loop {
-            let command = Command::Job(job, JobCommand::Submit { spec: spec.clone() });
             let left = end.saturating_duration_since(Instant::now());
-            match self.0.client.propose(job.quorum, command, left).await {
+            match self.0.client.propose(job.quorum, command.clone(), left).await {
                 Ok(CommandReply::Submitted { existed, state }) => return Ok((state, existed)),
                 Ok(other) => {
                     let reason = format!("a submit was answered with {other:?}");

@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{Approval, Statement, Subject};
@@ -216,8 +217,7 @@ impl TestNet {
     async fn commit(&self, command: Command) -> Result<CommandReply, Rejection> {
         loop {
             let primary = self.led().await;
-            let by = self.nodes[primary].member().peer;
-            match self.nodes[primary].quorum().propose(by, command.clone(), Duration::from_secs(2)).await {
+            match self.nodes[primary].quorum().propose(owner(), command.clone(), Duration::from_secs(2)).await {
                 Ok(reply) => return reply,
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -299,13 +299,22 @@ async fn answer_membership(host: QuorumHost, mut questions: mpsc::Receiver<Inbou
     }
 }
 
+/// Whoever leads, jobs are another's: it signs them.
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[77; 32])
+}
+
+fn owner() -> PeerId {
+    PeerId(owner_key().verifying_key().to_bytes())
+}
+
 /// A job that changes the state, one per number.
 fn submit(number: u16) -> Command {
     let hash = blake3::hash(&number.to_le_bytes());
     let mut local = [0; 16];
     local.copy_from_slice(&hash.as_bytes()[..16]);
     let spec = StoreSpec { name: Some("x".repeat(200)), size: None, profile: Profile { data: 2, parity: 1 } };
-    Command::Job(JobId { quorum: quorum_id(), local }, JobCommand::Submit { spec: JobSpec::store(spec) })
+    Command::submit(&owner_key(), JobId { quorum: quorum_id(), local }, JobSpec::store(spec))
 }
 
 fn jobs(node: &TestNode) -> usize {

@@ -20,7 +20,7 @@ use super::host::AttemptHost;
 use super::inputs::Inputs;
 use super::ledger::{AssignRequest, Effect, Ledger, PendingReply, Sent};
 use super::limits::{CLOSE_PATIENCE, ENDED_QUEUE, HEARTBEAT_INTERVAL};
-use super::logs::Logs;
+use super::logs::{Audience, Logs};
 use super::metrics::WorkerMetrics;
 use super::outputs::{self, Stores};
 use super::pending_result::PendingResult;
@@ -398,7 +398,8 @@ impl Actor {
     fn begin(&mut self, task: TaskAttempt) {
         let Some(entry) = self.ledger.get(task).filter(|_| !self.closing) else { return };
         let (context, assignment) = (entry.context.clone(), entry.assignment.clone());
-        let log = self.logs.begin(task, context.owner);
+        let audience = Audience { owner: context.owner, readers: context.readers.clone() };
+        let log = self.logs.begin(task, audience);
         let (quorum_port, stores) = (self.quorum_port.clone(), self.stores.clone());
         let host = AttemptHost::new(task, self.tasks.clone(), quorum_port, stores, log, context.verified);
         let running = Running { stop: CancellationToken::new(), host: Arc::new(host) };

@@ -29,7 +29,7 @@ use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::{JobId, LeaseId, QuorumId, StepIndex, Term};
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::BATCH_MAX;
-use quorate_protocols::task::message::{Assignment, StepContext, TaskAnswer, TaskResult};
+use quorate_protocols::task::message::{Assignment, OwnerProof, StepContext, TaskAnswer, TaskResult};
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::time::Instant;
 
@@ -632,5 +632,7 @@ fn step_weight(context: &StepContext) -> usize {
     let call = &context.call;
     let module = if let Program::Wasm { module, .. } = &call.program { content(module) } else { 0 };
     let texts = call.args.iter().chain(call.env.keys()).chain(call.env.values()).map(String::len).sum::<usize>();
-    FRAME + module + texts + call.inputs.values().map(content).sum::<usize>()
+    let fired = |proof: &OwnerProof| proof.fire.as_ref().map_or(0, |fire| fire.input.len());
+    let proof = context.proof.as_ref().map_or(0, |proof| proof.work.len() + fired(proof));
+    FRAME + module + texts + call.inputs.values().map(content).sum::<usize>() + proof
 }

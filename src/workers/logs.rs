@@ -6,10 +6,11 @@
 //! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]). When it
 //! ends they are written to a file; an attempt that wrote nothing gets none, and is remembered in memory as one whose
 //! log is empty. Files are kept for [`KEPT`], at most [`FILES_MAX`] of them and [`FILES_BYTES_MAX`] bytes; the oldest
-//! go first. Logs are shown to their job's owner, to operators and to members of its quorum. No guarantee covers them:
-//! they are not synced, and a node that dies in the middle of an attempt loses what that attempt wrote.
+//! go first. Logs are shown to their job's owner, to those whom it names, to operators and to members of its quorum. No
+//! guarantee covers them: they are not synced, and a node that dies in the middle of an attempt loses what that attempt
+//! wrote.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +55,17 @@ struct Kept {
     dropped: u64,
 }
 
+/// Whose job a log is of, and whom that peer lets read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Audience {
+    pub owner: PeerId,
+    pub readers: BTreeSet<PeerId>,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Logged {
     task: TaskAttempt,
-    owner: PeerId,
+    audience: Audience,
     stdout: Kept,
     stderr: Kept,
 }
@@ -133,7 +141,7 @@ pub(super) struct LogPage {
     pub at: u64,
     pub bytes: Bytes,
     pub ended: bool,
-    pub owner: PeerId,
+    pub audience: Audience,
 }
 
 impl LogPage {
@@ -212,7 +220,7 @@ struct Ended {
     /// In the place of files, where there is no folder.
     memory: VecDeque<Logged>,
     /// Attempts that wrote nothing, and whose they were; the oldest first in `silent_order`.
-    silent: BTreeMap<TaskAttempt, PeerId>,
+    silent: BTreeMap<TaskAttempt, Audience>,
     silent_order: VecDeque<TaskAttempt>,
 }
 
@@ -251,8 +259,8 @@ impl Logs {
         logs
     }
 
-    pub fn begin(&self, task: TaskAttempt, owner: PeerId) -> LogWriter {
-        let logged = Logged { task, owner, stdout: Kept::default(), stderr: Kept::default() };
+    pub fn begin(&self, task: TaskAttempt, audience: Audience) -> LogWriter {
+        let logged = Logged { task, audience, stdout: Kept::default(), stderr: Kept::default() };
         let live = Arc::new(Live { logged: Mutex::new(logged), grown: watch::Sender::default() });
         lock(&self.inner.live).insert(task, live.clone());
         self.inner.begun.send_replace(());
@@ -265,7 +273,7 @@ impl Logs {
         let Some(live) = live else { return };
         let logged = lock(&live.logged).clone();
         match logged.stdout.is_empty() && logged.stderr.is_empty() {
-            true => lock(&self.inner.ended).add_silent(task, logged.owner),
+            true => lock(&self.inner.ended).add_silent(task, logged.audience),
             false => self.keep_log(logged).await,
         }
         // Only now, so that a reader finds it in one place or the other.
@@ -326,19 +334,19 @@ impl Logs {
     pub async fn read(&self, task: TaskAttempt, stream: LogStream, from: u64) -> Option<LogPage> {
         let live = lock(&self.inner.live).get(&task).cloned();
         // Its standard output may be elsewhere, as the task's output.
-        let silent = || lock(&self.inner.ended).silent.get(&task).copied().filter(|_| stream == LogStream::Stderr);
+        let silent = || lock(&self.inner.ended).silent.get(&task).cloned().filter(|_| stream == LogStream::Stderr);
         let (logged, live) = match live {
             Some(live) => (lock(&live.logged).clone(), true),
             None => match self.ended(task).await {
                 Some(logged) => (logged, false),
                 None => {
-                    let owner = silent()?;
-                    (Logged { task, owner, stdout: Kept::default(), stderr: Kept::default() }, false)
+                    let audience = silent()?;
+                    (Logged { task, audience, stdout: Kept::default(), stderr: Kept::default() }, false)
                 }
             },
         };
         let (at, bytes, whole) = logged.stream(stream).page(from);
-        Some(LogPage { at, bytes, ended: whole && !live, owner: logged.owner })
+        Some(LogPage { at, bytes, ended: whole && !live, audience: logged.audience })
     }
 
     /// As [`Self::read`], but waits for so long until there is something that the reader does not know, and until the
@@ -390,8 +398,8 @@ impl Ended {
             None => self.order.push_back(name),
         }
     }
-    fn add_silent(&mut self, task: TaskAttempt, owner: PeerId) {
-        if self.silent.insert(task, owner).is_none() {
+    fn add_silent(&mut self, task: TaskAttempt, audience: Audience) {
+        if self.silent.insert(task, audience).is_none() {
             self.silent_order.push_back(task);
         }
         if self.silent_order.len() > SILENT_MAX
@@ -420,7 +428,9 @@ mod tests {
     use crate::workers::tests::attempt;
     use proptest::prelude::*;
 
-    const OWNER: PeerId = PeerId([5; 32]);
+    fn audience() -> Audience {
+        Audience { owner: PeerId([5; 32]), readers: BTreeSet::from([PeerId([6; 32])]) }
+    }
 
     proptest! {
         /// Goal: read page by page, a stream gives its two ends in order, and says where it skips.
@@ -506,7 +516,7 @@ mod tests {
     fn the_last_words_are_those_of_both_streams() {
         let words = |stdout: &[u8], stderr: &[u8]| {
             let logs = Logs::open(Arc::new(SystemClock::new()), None);
-            let writer = logs.begin(attempt(0, 1), OWNER);
+            let writer = logs.begin(attempt(0, 1), audience());
             writer.push(LogStream::Stdout, stdout);
             writer.push(LogStream::Stderr, stderr);
             writer.last_words()
@@ -531,7 +541,7 @@ mod tests {
         TaskGroup::threaded()
             .scope(async {
                 let logs = open();
-                let writer = logs.begin(attempt(0, 1), OWNER);
+                let writer = logs.begin(attempt(0, 1), audience());
                 writer.push(LogStream::Stderr, b"one\ntwo\n");
                 let page = logs.read(attempt(0, 1), LogStream::Stderr, 4).await.unwrap();
                 assert_eq!((page.at, &page.bytes[..], page.ended), (4, &b"two\n"[..], false));
@@ -539,7 +549,7 @@ mod tests {
                 logs.end(attempt(0, 1)).await;
                 for logs in [logs, open()] {
                     let page = logs.read(attempt(0, 1), LogStream::Stderr, 0).await.unwrap();
-                    assert_eq!((&page.bytes[..], page.ended, page.owner), (&b"one\ntwo\n"[..], true, OWNER));
+                    assert_eq!((&page.bytes[..], page.ended, page.audience), (&b"one\ntwo\n"[..], true, audience()));
                     assert_eq!(logs.read(attempt(0, 2), LogStream::Stderr, 0).await, None);
                 }
             })
@@ -550,10 +560,10 @@ mod tests {
     async fn an_attempt_that_wrote_nothing_has_an_empty_log_and_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::open(Arc::new(SystemClock::new()), Some(folder.path().to_owned()));
-        logs.begin(attempt(0, 1), OWNER);
+        logs.begin(attempt(0, 1), audience());
         logs.end(attempt(0, 1)).await;
         let page = logs.read(attempt(0, 1), LogStream::Stderr, 0).await.expect("it ran here");
-        assert_eq!((page.bytes.len(), page.ended, page.owner), (0, true, OWNER));
+        assert_eq!((page.bytes.len(), page.ended, page.audience), (0, true, audience()));
         assert_eq!(logs.read(attempt(0, 1), LogStream::Stdout, 0).await, None, "that is the task's output");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -571,7 +581,7 @@ mod tests {
         let began = Instant::now();
         let writing = async {
             sleep(at(1_000)).await;
-            let writer = logs.begin(task, OWNER);
+            let writer = logs.begin(task, audience());
             sleep(at(1_000)).await;
             writer.push(LogStream::Stderr, b"one\n");
             writer.push(LogStream::Stderr, b"two\n");

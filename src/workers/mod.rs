@@ -64,6 +64,7 @@ use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::quorum::{Party, Verb};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use tokio::sync::{mpsc, oneshot};
 
@@ -145,9 +146,12 @@ impl Workers {
             return TaskAnswer::Malformed { reason: "this is for a primary, not for a worker".to_owned() };
         };
         let is_allowed = |page: &logs::LogPage| {
-            page.owner == from
-                || self.operators.contains(&from)
-                || self.quorum_port.members(task.id.job.quorum).contains(&from)
+            Verb::ReadLogs.allows(&[
+                (Party::Owner, page.audience.owner == from),
+                (Party::Reader, page.audience.readers.contains(&from)),
+                (Party::Operator, self.operators.contains(&from)),
+                (Party::Member, self.quorum_port.members(task.id.job.quorum).contains(&from)),
+            ])
         };
         let mut page = self.logs.read(task, stream, at).await;
         if page.as_ref().is_none_or(|page| is_allowed(page) && !page.has_news(at)) && wait_ms > 0 {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Nonce, PeerId};
+use quorate_protocols::job::signed::check_order;
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, StepContext, TaskResult};
@@ -72,6 +73,16 @@ impl Runner {
         let Some(executor) = self.executors.get(&engine) else {
             return Some(Err((ErrorClass::Refused, format!("this worker has no engine for {engine}"))));
         };
+        // A program is run on its owner's word. A module can do nothing here, whoever asks.
+        if engine == Engine::Command
+            && let Err(fault) = check_order(context, assignment)
+        {
+            tracing::warn!(job = %context.job, owner = %context.owner, %fault, "an order to run a command is refused");
+            return Some(Err((
+                ErrorClass::Refused,
+                format!("this worker runs commands on their owner's word: {fault}"),
+            )));
+        }
         let gathered = tokio::select! {
             biased;
             () = stop.cancelled() => return None,

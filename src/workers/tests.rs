@@ -7,17 +7,18 @@ mod faults;
 mod verified;
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
-use quorate_protocols::job::batch::{Map, Reduce};
+use quorate_protocols::job::batch::{BatchSpec, Map, Reduce};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
-use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
+use quorate_protocols::task::message::{LogStream, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Place, TaskAttempt, TaskId};
 use quorate_protocols::task::spec::{Content, OutputPlace, Split};
 
@@ -217,9 +218,11 @@ async fn a_checkpoint_is_where_the_next_attempt_starts_on_another_node_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logs_are_for_the_owner_and_the_quorum() {
+async fn logs_are_for_the_owner_its_readers_and_the_quorum() {
     let mut world = World::new(1, 2).await;
-    let job = world.submit(1, compute(Map::Single, call(&["log", "some words"])));
+    let reader = PeerId([77; 32]);
+    let spec = compute(Map::Single, call(&["log", "some words"]));
+    let job = world.submit(1, BatchSpec { readers: BTreeSet::from([reader]), ..spec });
     world.run_until(job, RunState::Succeeded).await;
     world.settle().await;
     let task = TaskAttempt { id: TaskId { job, step: StepIndex(0), task: TaskIndex(0) }, attempt: Attempt(1) };
@@ -227,10 +230,32 @@ async fn logs_are_for_the_owner_and_the_quorum() {
     let bytes = Bytes::from_static(b"words");
     let page = TaskAnswer::Logs { at: 5, bytes, ended: true };
     assert_eq!(world.ask(0, OWNER, ask.clone()).await, page);
+    assert_eq!(world.ask(0, reader, ask.clone()).await, page);
     assert_eq!(world.ask(0, world::PRIMARY, ask.clone()).await, page);
     assert_eq!(world.ask(0, PeerId([99; 32]), ask).await, TaskAnswer::Forbidden);
     let other = TaskMessage::Logs { task: attempt(7, 7), stream: LogStream::Stdout, from: 0, wait_ms: 0 };
     assert_eq!(world.ask(0, OWNER, other).await, TaskAnswer::NoLogs);
+}
+
+/// Goal: a worker runs a command on its owner's word, whoever leads the quorum. Method: a primary gives orders of its
+/// own under the owner's name; then it gives the owner's.
+#[tokio::test(start_paused = true)]
+async fn a_command_runs_only_as_its_owner_signed_it() {
+    let mut world = World::new(1, 2).await;
+    let job = world.submit(1, compute(Map::Single, call(&["say", "signed"])));
+    let (context, assignment) = world.quorum.with(|state| {
+        let task = state.attempts_of(peer(0)).map(|(task, _)| task).next().unwrap();
+        (state.step_context(job, task.id.step).unwrap(), state.assignment(task).unwrap())
+    });
+    let forged = StepContext { call: call(&["say", "forged"]), ..context };
+    let (quorum, lease) = (QUORUM, LeaseId([1; 16]));
+    let (steps, assignments) = (vec![forged], vec![assignment]);
+    let order = TaskMessage::Assign { quorum, term: Term(1), lease, steps, assignments };
+    assert!(matches!(world.send_message(0, order).await, TaskAnswer::Accepted { .. }));
+    world.run_while(|world| world.attempts(job, 0) < 2).await;
+    assert_eq!(world.begun(), 0, "nothing was run on the primary's word");
+    world.run_until(job, RunState::Succeeded).await;
+    assert_eq!((world.output(job, 0, 0).as_str(), world.begun()), ("signed", 1));
 }
 
 /// Goal: tasks whose quorum is away hold no thread and no slot for ever: results wait, and are told later.

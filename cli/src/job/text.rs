@@ -86,6 +86,8 @@ pub fn job_text(job: &JobInfo, ids: &Ids) -> Text {
     }
     let outcome = job.batch.as_ref().and_then(|batch| batch.outcome.as_ref());
     rows.extend(outcome.into_iter().flat_map(|outcome| output_rows(job, outcome)));
+    let hidden = job.batch.as_ref().and_then(|batch| batch.outcome_hidden.as_deref());
+    rows.extend(hidden.map(|why| ("output", format!("not shown here: {}", ids.sentence(why)))));
     let text = facts(&rows);
     match outcome.and_then(only_text) {
         Some(alone) => text.below(Text::paragraphs(alone.trim_end_matches('\n'))),

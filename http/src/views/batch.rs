@@ -58,6 +58,7 @@ pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
         stale_reports: tasks.stale_reports,
         verify: spec.verify.map(|verify| VerifyInfo { copies: verify.copies, agree: verify.agree }),
         outcome: None,
+        outcome_hidden: None,
     }
 }
 

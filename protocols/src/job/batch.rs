@@ -9,12 +9,14 @@ pub(crate) mod check;
 
 use crate::capacity::{Capacity, Requirement};
 use crate::ids::Millis;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::ids::ObjectId;
+use crate::ids::{ObjectId, PeerId};
 use crate::task::record::{RunTasks, Settings};
 use crate::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
 
@@ -45,6 +47,9 @@ pub struct BatchSpec {
     /// Whether a task that may have begun may be begun again. A task that is not idempotent is parked for a person
     /// when its worker is lost in the middle of it.
     pub idempotent: bool,
+    /// Peers, beside the owner, that may read the whole specification, results and logs. The quorum's members may
+    /// anyway.
+    pub readers: BTreeSet<PeerId>,
 }
 
 impl BatchSpec {
@@ -120,6 +125,7 @@ impl BatchSpec {
             verify: None,
             stragglers: None,
             idempotent: true,
+            readers: BTreeSet::new(),
         }
     }
 
@@ -145,11 +151,35 @@ impl BatchSpec {
         outline
     }
 
+    /// The outline, without arguments and the values of the environment.
+    pub(crate) fn redacted(&self) -> Self {
+        let mut redacted = self.outline();
+        let reduced = redacted.reduce.as_mut().map(|reduce| &mut reduce.call);
+        for call in [Some(&mut redacted.call), reduced, redacted.compensate.as_deref_mut()].into_iter().flatten() {
+            call.args.clear();
+            call.env.values_mut().for_each(String::clear);
+        }
+        redacted
+    }
+
     /// Has every program of the job find this content under that name.
     pub(crate) fn give(&mut self, name: &str, content: &Content) {
         let reduced = self.reduce.as_mut().map(|reduce| &mut reduce.call);
         for call in [Some(&mut self.call), reduced, self.compensate.as_deref_mut()].into_iter().flatten() {
             call.inputs.insert(name.to_owned(), content.clone());
+        }
+    }
+
+    /// Takes back what [`Self::give`] gave under the name; `None` when there is nothing.
+    pub(crate) fn withdraw(&mut self, name: &str) -> Option<Bytes> {
+        let reduced = self.reduce.as_mut().map(|reduce| &mut reduce.call);
+        let mut given = None;
+        for call in [Some(&mut self.call), reduced, self.compensate.as_deref_mut()].into_iter().flatten() {
+            given = call.inputs.remove(name);
+        }
+        match given {
+            Some(Content::Inline(bytes)) => Some(bytes),
+            _ => None,
         }
     }
 

@@ -44,6 +44,9 @@ pub const WATCH_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 const _: () = assert!(2 * WATCH_WAIT_MAX.as_millis() <= DEADLINE.as_millis());
 
+/// Peers that an owner names as readers of one job.
+pub const READERS_MAX: usize = 64;
+
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
 /// Live jobs of one quorum; the next is refused.

@@ -8,6 +8,7 @@ pub mod kind;
 pub mod limits;
 pub mod plan;
 pub mod record;
+pub mod signed;
 pub mod spec;
 pub mod store;
 pub mod transition;

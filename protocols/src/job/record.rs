@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::kind::Run;
 use super::kind::WorkSpec;
+use super::signed::OwnerSignature;
 use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
 use crate::ids::{JobId, Millis, PeerId};
@@ -27,6 +28,8 @@ pub struct JobRecord {
     pub spec: JobSpec,
     /// The peer through which the job was submitted: it may cancel, pause, update and remove.
     pub owner: PeerId,
+    /// By which it is the owner's.
+    pub signed: OwnerSignature,
     pub state: RunState,
     /// The state before a pause, to return to.
     pub before_pause: Option<RunState>,

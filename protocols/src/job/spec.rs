@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::BatchSpec;
 use super::kind::{Kind, WorkSpec};
 use crate::fault::SpecFault;
+use crate::ids::PeerId;
 use crate::object::layout::Profile;
 use crate::trigger::spec::TriggerSpec;
 
@@ -35,6 +36,11 @@ impl JobSpec {
 
     pub fn kind(&self) -> Kind {
         self.work().kind()
+    }
+
+    /// Whether the owner names the peer as one that may read what the job is given and comes to.
+    pub fn names_reader(&self, peer: PeerId) -> bool {
+        self.as_batch().is_some_and(|spec| spec.readers.contains(&peer))
     }
 
     /// What its tasks are made of, if the work is a batch.

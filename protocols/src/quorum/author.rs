@@ -2,6 +2,7 @@
 
 use crate::ids::{JobId, ManifestHash};
 use crate::quorum::claims::ClaimSelector;
+use crate::quorum::rights::Verb;
 
 /// Who may propose a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +13,8 @@ pub enum Author<'c> {
     Worker,
     /// The primary's own node.
     Primary,
-    /// The owner of the job or an operator. The verb says what is done to the job.
-    Owner { job: JobId, verb: &'static str },
+    /// Those to whom the table of rights allows the verb on the job: its owner and the operators.
+    Owner { job: JobId, verb: Verb },
     /// The owner of every claim that is given up, or an operator.
     Claimant { manifest: ManifestHash, claims: &'c ClaimSelector },
 }

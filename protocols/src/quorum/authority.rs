@@ -1,14 +1,14 @@
 //! The authority of proposers: who may propose what, decided by the quorum's primary before a command enters the log.
 //!
-//! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
-//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
-//!   or an operator of the network. *Remove*: the owner of the claims that it names, or an operator.
+//! - *Submit*: any admitted peer, for itself: its signature is on the job ([`Command::check_signature`]). Quotas and
+//!   the sources that a condition may name are the node's own to check.
+//! - What is asked of a job (*cancel* and the like), and *attach*, which goes on with an upload: the owner of the job
+//!   or an operator of the network, by the table of rights ([`super::rights`]). *Remove*: the owner of the claims that
+//!   it names, or an operator.
 //! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels),
 //!   and entries that only bring the record up to its time: the primary's node itself, never a peer.
 //! - Commands of a run's uploader, and of workers of tasks: the state machine compares the author with the peer that it
-//!   has on record, so they pass here. *Attach* passes as well: whoever has the file may finish storing it when the
-//!   node that began is gone. The state refuses it to a stranger while the upload goes on, and the piece hashes already
-//!   recorded refuse any other file.
+//!   has on record, so they pass here.
 //!
 //! The check reads what the primary has applied, which may lag behind what is committed. That is safe: an owner never
 //! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.
@@ -17,6 +17,7 @@ use crate::ids::{JobId, ManifestHash, PeerId};
 use crate::quorum::author::Author;
 use crate::quorum::command::{JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::entry::Command;
+use crate::quorum::rights::{Party, Verb};
 use crate::quorum::state::QuorumState;
 
 /// The peer that sent a command, as the primary's transport authenticated it, and what the primary knows of it.
@@ -36,8 +37,15 @@ pub enum Forbidden {
     NotPrimary,
     #[error("the quorum knows no job {job}")]
     UnknownJob { job: JobId },
-    #[error("job {job} belongs to {owner}; only its owner and the operators may {verb} it")]
-    NotOwner { job: JobId, owner: PeerId, verb: &'static str },
+    #[error("job {job} belongs to {owner}; only its owner and the operators may {} it", verb.word())]
+    NotOwner { job: JobId, owner: PeerId, verb: Verb },
+    #[error(
+        "only {owner}, which owns job {job}, the peers that it names in `readers`, operators and members of its quorum \
+         may {} it", verb.word()
+    )]
+    NotReader { job: JobId, owner: PeerId, verb: Verb },
+    #[error("job {job} is not signed by {by}, in whose name it is submitted")]
+    NotSigned { job: JobId, by: PeerId },
     #[error("only the operators may remove claims of others on object {manifest}")]
     NotClaimant { manifest: ManifestHash },
 }
@@ -49,21 +57,37 @@ impl QuorumState {
             Author::Anyone | Author::Worker => Ok(()),
             Author::Primary if author.is_primary => Ok(()),
             Author::Primary => Err(Forbidden::NotPrimary),
-            Author::Owner { .. } | Author::Claimant { .. } if author.is_operator => Ok(()),
-            Author::Owner { job, verb } => match self.jobs.get(&job).map(|record| record.owner) {
-                Some(owner) if owner == author.by => Ok(()),
-                Some(owner) => Err(Forbidden::NotOwner { job, owner, verb }),
-                None => Err(Forbidden::UnknownJob { job }),
-            },
+            Author::Owner { job, verb } => {
+                let owner = self.jobs.get(&job).map(|record| record.owner);
+                let is_owner = owner == Some(author.by);
+                match (verb.allows(&[(Party::Owner, is_owner), (Party::Operator, author.is_operator)]), owner) {
+                    (true, _) => Ok(()),
+                    (false, Some(owner)) => Err(Forbidden::NotOwner { job, owner, verb }),
+                    (false, None) => Err(Forbidden::UnknownJob { job }),
+                }
+            }
             // A peer without a claim gives none up. Only its own are looked for, so that a command that is sent again
             // after its first try took the last of them changes nothing and is not refused either.
-            Author::Claimant { claims, .. } if claims.is_of(author.by) => Ok(()),
-            Author::Claimant { manifest, .. } => Err(Forbidden::NotClaimant { manifest }),
+            Author::Claimant { manifest, claims } => {
+                let is = [(Party::Owner, claims.is_of(author.by)), (Party::Operator, author.is_operator)];
+                if Verb::Remove.allows(&is) { Ok(()) } else { Err(Forbidden::NotClaimant { manifest }) }
+            }
         }
     }
 }
 
 impl Command {
+    /// Whether a submit is signed by the peer that sends it. What is applied is checked again, by each member; this
+    /// keeps a forged one out of the log.
+    pub fn check_signature(&self, by: PeerId) -> Result<(), Forbidden> {
+        match self {
+            Self::Job(job, JobCommand::Submit { spec, signature }) if !spec.is_signed_by(by, *job, signature) => {
+                Err(Forbidden::NotSigned { job: *job, by })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Who may propose it. Exhaustive, group by group.
     pub fn author(&self) -> Author<'_> {
         match self {
@@ -95,12 +119,12 @@ impl JobCommand {
     const fn author(&self, job: JobId) -> Author<'_> {
         let verb = match self {
             Self::Submit { .. } => return Author::Anyone,
-            Self::Cancel => "cancel",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Retry => "retry",
-            Self::Resolve { .. } => "resolve",
-            Self::Update { .. } => "change",
+            Self::Cancel => Verb::Cancel,
+            Self::Pause => Verb::Pause,
+            Self::Resume => Verb::Resume,
+            Self::Retry => Verb::Retry,
+            Self::Resolve { .. } => Verb::Resolve,
+            Self::Update { .. } => Verb::Update,
         };
         Author::Owner { job, verb }
     }
@@ -131,9 +155,9 @@ impl ObjectCommand {
 impl TriggerCommand {
     const fn author(&self) -> Author<'_> {
         match self {
-            Self::Fire { job, .. } => Author::Owner { job: *job, verb: "fire" },
-            Self::Suspend { job } => Author::Owner { job: *job, verb: "suspend" },
-            Self::Unsuspend { job } => Author::Owner { job: *job, verb: "unsuspend" },
+            Self::Fire { job, .. } => Author::Owner { job: *job, verb: Verb::Fire },
+            Self::Suspend { job } => Author::Owner { job: *job, verb: Verb::Suspend },
+            Self::Unsuspend { job } => Author::Owner { job: *job, verb: Verb::Unsuspend },
             Self::Due { .. } | Self::Deliver { .. } | Self::Observe { .. } => Author::Primary,
         }
     }
@@ -141,8 +165,10 @@ impl TriggerCommand {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::super::claims::ClaimSelector;
-    use super::super::command::StoreCommand;
+    use super::super::command::{Resolution, StoreCommand};
     use super::super::entry::Batch;
     use super::*;
     use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
@@ -158,15 +184,23 @@ mod tests {
     const OPERATOR: u8 = 8;
     const STRANGER: u8 = 9;
 
-    fn author(peer: u8) -> Authorship {
-        Authorship { by: PeerId([peer; 32]), is_primary: peer == PRIMARY, is_operator: peer == OPERATOR }
+    fn key(number: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number; 32])
+    }
+
+    fn peer(number: u8) -> PeerId {
+        PeerId(key(number).verifying_key().to_bytes())
+    }
+
+    fn author(number: u8) -> Authorship {
+        Authorship { by: peer(number), is_primary: number == PRIMARY, is_operator: number == OPERATOR }
     }
 
     fn state() -> QuorumState {
         let spec = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-        let submit = Command::Job(JOB, JobCommand::Submit { spec: JobSpec::batch(spec) });
+        let submit = Command::submit(&key(OWNER), JOB, JobSpec::batch(spec));
         let mut state = QuorumState::new(QUORUM);
-        let batch = Batch::at(Millis(1), vec![(PeerId([OWNER; 32]), submit)]);
+        let batch = Batch::at(Millis(1), vec![(peer(OWNER), submit)]);
         state.apply(LogIndex(1), &batch).0.replies[0].as_ref().unwrap();
         state
     }
@@ -179,10 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_and_the_operators_command_a_job() {
-        for command in [JobCommand::Cancel, JobCommand::Pause, JobCommand::Resume, JobCommand::Retry] {
+    fn only_the_owner_and_the_operators_command_a_job_or_go_on_with_an_upload() {
+        for command in [
+            JobCommand::Cancel,
+            JobCommand::Pause,
+            JobCommand::Resume,
+            JobCommand::Retry,
+            JobCommand::Resolve { resolution: Resolution::Skip },
+            JobCommand::Update { priority: Some(1), parallelism: None, resources: None },
+        ] {
             assert_eq!(allowed(&Command::Job(JOB, command)), [OWNER, OPERATOR]);
         }
+        assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), [OWNER, OPERATOR]);
         let fire = TriggerCommand::Fire { job: JOB, nonce: Nonce([5; 16]), respect_overlap: true };
         for command in [fire, TriggerCommand::Suspend { job: JOB }, TriggerCommand::Unsuspend { job: JOB }] {
             assert_eq!(allowed(&Command::Trigger(command)), [OWNER, OPERATOR]);
@@ -216,7 +258,7 @@ mod tests {
     #[test]
     fn claims_are_given_up_by_their_owner_or_an_operator() {
         let remove = |claims| Command::Object(MANIFEST, ObjectCommand::Remove { claims, force: false });
-        let of = |peer: u8| remove(ClaimSelector::OwnedBy(PeerId([peer; 32])));
+        let of = |number: u8| remove(ClaimSelector::OwnedBy(peer(number)));
         assert_eq!(allowed(&of(OWNER)), [OWNER, OPERATOR]);
         assert_eq!(allowed(&of(STRANGER)), [OPERATOR, STRANGER]);
         assert_eq!(allowed(&remove(ClaimSelector::All)), [OPERATOR]);
@@ -225,7 +267,6 @@ mod tests {
     #[test]
     fn everybody_submits_and_workers_are_told_apart_by_the_state() {
         let all = [PRIMARY, OWNER, OPERATOR, STRANGER];
-        assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), all);
         assert_eq!(allowed(&Command::Task(TaskCommand::Report { reports: Vec::new() })), all);
     }
 }

@@ -4,6 +4,8 @@ use crate::job::spec::TriggeredSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
+
 use crate::ids::*;
 use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
@@ -18,7 +20,15 @@ use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit, parse_instant};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
@@ -90,7 +100,7 @@ impl Quorum {
     fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
         let job_spec = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
         let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job_spec)));
-        self.apply(Command::Job(job(index), JobCommand::Submit { spec }));
+        self.apply(Command::submit(&owner_key(), job(index), spec));
         job(index)
     }
 

@@ -1,6 +1,7 @@
 //! Commands, by the part of a quorum that owns the change.
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimSelector;
@@ -48,6 +49,8 @@ pub enum JobCommand {
     /// same job; another spec under the same id is a conflict.
     Submit {
         spec: JobSpec,
+        /// The sender's, on the job's id and the specification: [`JobSpec::sign`].
+        signature: Signature,
     },
     Cancel,
     Pause,
@@ -188,9 +191,15 @@ impl QuorumCommand {
 }
 
 impl JobCommand {
+    /// The submit of a job by the peer whose key it is.
+    pub fn submit(key: &SigningKey, job: JobId, spec: JobSpec) -> Self {
+        let signature = spec.sign(key, job);
+        Self::Submit { spec, signature }
+    }
+
     pub const fn level(&self) -> u16 {
         match self {
-            Self::Submit { spec } => match spec {
+            Self::Submit { spec, .. } => match spec {
                 JobSpec::Once(work) => work.kind().level(),
                 JobSpec::Triggered(spec) => {
                     let kind = spec.work.kind().level();

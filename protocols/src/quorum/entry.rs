@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 use super::command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
 use super::kinds::KindCommand;
 use super::reply::{CommandReply, Rejection};
 use crate::ids::{JobId, ManifestHash, Millis, PeerId};
+use crate::job::spec::JobSpec;
 use crate::job::transition::RunCommand;
 
 /// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
@@ -61,6 +63,11 @@ impl Command {
             Self::Object(_, command) => command.level(),
             Self::Trigger(command) => command.level(),
         }
+    }
+
+    /// The submit of a job by the peer whose key it is.
+    pub fn submit(key: &SigningKey, job: JobId, spec: JobSpec) -> Self {
+        Self::Job(job, JobCommand::submit(key, job, spec))
     }
 
     /// A command of kind *store*.

@@ -22,7 +22,9 @@ impl QuorumState {
             return Some(Err(Rejection::Level { needed, level }));
         }
         let checked = match command {
-            Command::Job(job, JobCommand::Submit { spec }) => return self.check_submit(by, *job, spec).transpose(),
+            Command::Job(job, JobCommand::Submit { spec, signature }) => {
+                return self.check_submit(by, *job, spec, signature).transpose();
+            }
             Command::Task(command) => return self.pool().foretell_reply(by, command),
             Command::Kind(job, command) => self.check_kind_command(by, *job, command),
             Command::Object(manifest, ObjectCommand::Remove { .. }) => match self.objects.get(manifest) {

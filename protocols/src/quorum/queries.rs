@@ -128,6 +128,7 @@ fn listed(record: &JobRecord) -> JobRecord {
         job: record.job,
         spec,
         owner: record.owner,
+        signed: record.signed,
         state: record.state,
         before_pause: record.before_pause,
         reason: record.reason.clone(),

@@ -105,6 +105,8 @@ pub enum Rejection {
     EventGap { known: u64, follows: u64 },
     #[error("object {manifest} is in use: {uses}")]
     InUse { manifest: ManifestHash, uses: Uses },
+    #[error("job {job} is not signed by {by}, in whose name it is submitted")]
+    NotSigned { job: JobId, by: PeerId },
 }
 
 pub(super) fn releasing(column: usize, grant: Grant, attempt: Attempt) -> Releasing {

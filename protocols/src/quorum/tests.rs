@@ -31,6 +31,7 @@ use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
 
+mod orders;
 mod redaction;
 mod removal;
 mod snapshots;
@@ -122,7 +123,7 @@ impl Quorum {
         reply
     }
     fn submit(&mut self, index: u8) {
-        self.apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: spec() })).unwrap();
+        self.apply(peer(0), Command::submit(&key(0), job(index), spec())).unwrap();
     }
     fn add(&mut self, index: u8, holders: &[u8]) -> Result<CommandReply, Rejection> {
         let grants = holders.iter().map(|holder| grant(*holder)).collect();
@@ -192,7 +193,7 @@ fn failed(index: u8, column: u8, attempt: u32) -> Command {
 #[test]
 fn a_submit_repeated_is_the_same_job_and_another_spec_is_a_conflict() {
     let mut quorum = Quorum::new();
-    let submit = |spec| Command::Job(job(1), JobCommand::Submit { spec });
+    let submit = |spec| Command::submit(&key(0), job(1), spec);
     let first = quorum.apply(peer(0), submit(spec()));
     assert_eq!(first, Ok(CommandReply::Submitted { existed: false, state: RunState::Pending }));
     let again = quorum.apply(peer(0), submit(spec()));
@@ -201,10 +202,10 @@ fn a_submit_repeated_is_the_same_job_and_another_spec_is_a_conflict() {
     assert_eq!(quorum.apply(peer(0), submit(other)), Err(Rejection::Conflict { job: job(1) }));
     assert_eq!(quorum.apply(peer(1), submit(spec())), Err(Rejection::Conflict { job: job(1) }));
     let elsewhere = JobId { quorum: QuorumId([2; 16]), local: [1; 16] };
-    let refused = quorum.apply(peer(0), Command::Job(elsewhere, JobCommand::Submit { spec: spec() }));
+    let refused = quorum.apply(peer(0), Command::submit(&key(0), elsewhere, spec()));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
     let impossible = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 0, parity: 3 } });
-    let refused = quorum.apply(peer(0), Command::Job(job(2), JobCommand::Submit { spec: impossible }));
+    let refused = quorum.apply(peer(0), Command::submit(&key(0), job(2), impossible));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
 }
 
@@ -359,7 +360,7 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
     assert_eq!(profile.columns_min(), 2);
     let mut quorum = Quorum::new();
     let spec = JobSpec::store(StoreSpec { name: None, size: None, profile });
-    quorum.apply(peer(0), Command::Job(job(1), JobCommand::Submit { spec })).unwrap();
+    quorum.apply(peer(0), Command::submit(&key(0), job(1), spec)).unwrap();
     quorum.add(1, &[1, 2]).unwrap();
     let manifest = Manifest { profile, ..manifest(1) };
     let hash = manifest.hash();
@@ -424,7 +425,7 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     let mut quorum = Quorum::stored(&[1, 2, 3]);
     let hash = manifest(1).hash();
     let spec = spec();
-    quorum.apply(peer(8), Command::Job(job(2), JobCommand::Submit { spec })).unwrap();
+    quorum.apply(peer(8), Command::submit(&key(8), job(2), spec)).unwrap();
     quorum.add(2, &[4, 5, 6]).unwrap();
     let receipts = quorum.receipts(2, 1);
     quorum.commit(2, 1, receipts, false).unwrap();
@@ -525,10 +526,7 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
             let mut local = [0xee; 16];
             local[..4].copy_from_slice(&number.to_be_bytes());
             let job = JobId { quorum: QUORUM, local };
-            [
-                (peer(0), Command::Job(job, JobCommand::Submit { spec: spec() })),
-                (peer(0), Command::Job(job, JobCommand::Cancel)),
-            ]
+            [(peer(0), Command::submit(&key(0), job, spec())), (peer(0), Command::Job(job, JobCommand::Cancel))]
         })
     };
     let batch = Batch::at(Millis(10), commands(0..JOBS_ENDED_MAX as u32 + 5).collect());
@@ -616,7 +614,8 @@ fn live_jobs_are_limited() {
     let commands = (0..=JOBS_LIVE_MAX as u32).map(|number| {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&number.to_be_bytes());
-        (peer((number % 2) as u8), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
+        let owner = (number % 2) as u8;
+        (peer(owner), Command::submit(&key(owner), JobId { quorum: QUORUM, local }, spec()))
     });
     assert!(state.room() > 0);
     let (reply, _) = state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
@@ -666,7 +665,7 @@ fn a_snapshot_changes_only_where_the_state_did() {
     let mut state = QuorumState::new(QUORUM);
     let commands = (0..3_000u32).map(|number| {
         let local = blake3::hash(&number.to_be_bytes()).as_bytes()[..16].try_into().unwrap();
-        (peer(0), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
+        (peer(0), Command::submit(&key(0), JobId { quorum: QUORUM, local }, spec()))
     });
     let commands: Vec<_> = commands.collect();
     let job_of = |index: usize| match &commands[index].1 {
@@ -764,7 +763,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let mut by = peer(draw.peer);
     let command = match draw.what {
         0 => Command::Quorum(QuorumCommand::Noop),
-        1 => Command::Job(job, JobCommand::Submit { spec: spec() }),
+        1 => Command::submit(&key(0), job, spec()),
         2 | 3 => Command::store(job, StoreCommand::AddHolders { grants, exhausted: draw.what == 3 }),
         4 => Command::store(job, StoreCommand::Attach),
         5 | 6 => {

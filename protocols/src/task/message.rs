@@ -1,5 +1,6 @@
 //! Wire types between the primary of a quorum and its workers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error_class::ErrorClass;
 use super::record::{Output, TaskAttempt};
 use super::vote::ResultReceipt;
+use crate::approval::Signature;
 use crate::capacity::Requirement;
 use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use crate::task::spec::TaskInput;
@@ -32,9 +34,9 @@ pub enum TaskMessage {
     Report { quorum: QuorumId, reports: Vec<Report> },
     /// Worker: where the attempt could go on from.
     Checkpoint { quorum: QuorumId, task: TaskAttempt, checkpoint: Output, bytes: Option<Bytes> },
-    /// The job's owner, an operator or a member of its quorum: what an attempt wrote for people, from byte `from` of
-    /// the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`; while there is nothing to tell, after this wait,
-    /// capped by `limits::LOG_WAIT_MAX`.
+    /// The job's owner, a peer that it names, an operator or a member of its quorum: what an attempt wrote for people,
+    /// from byte `from` of the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`; while there is nothing to
+    /// tell, after this wait, capped by `limits::LOG_WAIT_MAX`.
     Logs { task: TaskAttempt, stream: LogStream, from: u64, wait_ms: u32 },
 }
 
@@ -84,7 +86,7 @@ pub enum TaskAnswer {
     },
     /// This worker never had the attempt, or has thrown its logs away.
     NoLogs,
-    /// The asker is neither the job's owner, nor an operator, nor a member of its quorum.
+    /// The asker is neither the job's owner, nor named by it, nor an operator, nor a member of its quorum.
     Forbidden,
 }
 
@@ -95,6 +97,8 @@ pub struct StepContext {
     pub step: StepIndex,
     /// Whose job it is: a worker's operator may list who may run what.
     pub owner: PeerId,
+    /// Whom the owner names: the worker shows them the logs.
+    pub readers: BTreeSet<PeerId>,
     /// Quorum time of the submit: where the clock of deterministic tasks starts.
     pub submitted_at: Millis,
     pub call: Call,
@@ -105,6 +109,30 @@ pub struct StepContext {
     pub idempotent: bool,
     /// Commit first, reveal when asked.
     pub verified: bool,
+    /// Of a step that runs a command: what shows that the owner asked for it. See `job::signed`.
+    pub proof: Option<OwnerProof>,
+}
+
+/// What shows a worker that an order is its owner's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerProof {
+    pub signature: Signature,
+    /// The digest of the trigger that was signed with the work.
+    pub trigger: Option<Digest>,
+    /// The encoded work, as it was signed.
+    pub work: Bytes,
+    /// Of a run that the trigger made.
+    pub fire: Option<FireProof>,
+}
+
+/// Which fire of a trigger a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FireProof {
+    /// The job that has the trigger: its id was signed.
+    pub trigger: JobId,
+    pub number: u64,
+    /// What fired it, as the program finds it. Nobody signed that.
+    pub input: Bytes,
 }
 
 /// One attempt to run.

@@ -11,6 +11,7 @@ use super::limits::FIRES_RETENTION;
 use super::reopen::{InstantRange, Leap};
 use crate::ids::{JobId, Millis, Nonce};
 use crate::run_state::RunState;
+use crate::wire;
 
 /// The state of a job that has a trigger. Its runs are jobs of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +189,17 @@ pub struct FiredBy {
     pub job: JobId,
     /// The row.
     pub number: u64,
+}
+
+impl FiredBy {
+    /// The id of the run that the row makes: whoever works it out again finds the same.
+    pub fn run(self) -> JobId {
+        let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 trigger run 1");
+        hasher.update(&wire::encode(&self));
+        let mut local = [0; 16];
+        local.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        JobId { quorum: self.job.quorum, local }
+    }
 }
 
 impl TriggerRun {

@@ -27,6 +27,7 @@ use quorate_protocols::job::Kind;
 use quorate_protocols::job::batch::{BatchRun, Ending};
 use quorate_protocols::job::batch::{BatchSpec, Map, OnFailure, Reduce, Timeouts};
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
+use quorate_protocols::job::signed::OwnerSignature;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::SegmentProgress;
@@ -50,7 +51,8 @@ use quorate_protocols::quorum::{
 };
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{
-    Assignment, LogStream, OutputRef, Progress, Report, ReportRefusal, StepContext, TaskAnswer, TaskMessage, TaskResult,
+    Assignment, FireProof, LogStream, OutputRef, OwnerProof, Progress, Report, ReportRefusal, StepContext, TaskAnswer,
+    TaskMessage, TaskResult,
 };
 use quorate_protocols::task::record::{
     AttemptRecord, Failure, Output, Phase, Place, RunTasks, Settings, Tally, TaskAttempt, TaskExtras, TaskId,
@@ -206,6 +208,10 @@ fn columns() -> Vec<ColumnRecord> {
         column(ColumnState::Open, None, 3),
     ]
 }
+fn owner_signature() -> OwnerSignature {
+    OwnerSignature { signature: spec().sign(&key(1), JOB), trigger: Some(Digest([0x77; 32])) }
+}
+
 fn record() -> JobRecord {
     let run = StoreRun {
         columns: columns(),
@@ -221,6 +227,7 @@ fn record() -> JobRecord {
         job: JOB,
         spec: spec(),
         owner: peer(1),
+        signed: owner_signature(),
         state: RunState::Running,
         before_pause: None,
         reason: Some(text()),
@@ -289,7 +296,7 @@ fn commands() -> Vec<Command> {
         Command::Quorum(QuorumCommand::RecordFounding { founding: founding() }),
         Command::Quorum(QuorumCommand::DecideVoters { voters: link().voters }),
         Command::Quorum(QuorumCommand::CertifyVoters { number: 5, base: 3, signatures: link().signatures }),
-        Command::Job(JOB, JobCommand::Submit { spec: spec() }),
+        Command::submit(&key(9), JOB, spec()),
         Command::Job(JOB, JobCommand::Cancel),
         Command::Job(JOB, JobCommand::Pause),
         Command::Job(JOB, JobCommand::Resume),
@@ -378,6 +385,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::HasTrigger { job: JOB, command: "pause".to_owned() },
         Rejection::EventGap { known: 7, follows: 300 },
         Rejection::InUse { manifest: hash, uses: uses() },
+        Rejection::NotSigned { job: JOB, by: peer(2) },
     ]
 }
 
@@ -788,7 +796,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
     };
     let grants: Vec<_> = (1..=4).map(grant).collect();
     let commands = vec![
-        Command::Job(kept, JobCommand::Submit { spec: spec() }),
+        Command::submit(&key(9), kept, spec()),
         Command::store(kept, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false }),
         Command::store(
             kept,
@@ -799,7 +807,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
                 degraded: true,
             },
         ),
-        Command::Job(running, JobCommand::Submit { spec: spec() }),
+        Command::submit(&key(9), running, spec()),
         Command::store(running, StoreCommand::AddHolders { grants, exhausted: true }),
         Command::Quorum(QuorumCommand::SetStandbys {
             standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })],
@@ -816,14 +824,14 @@ pub fn history() -> Vec<(PeerId, Command)> {
         let job_spec = BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
         let trigger = TriggerSpec { overlap, ..TriggerSpec::new(when) };
         let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job_spec)));
-        Command::Job(job, JobCommand::Submit { spec })
+        Command::submit(&key(9), job, spec)
     };
     let begun = Span { expected: None, skipped: None, fault: None, named: vec![Millis(1_700_000_010_000)], ..span() };
     let debounce = Duration::from_secs(2);
     let heard = Delivery { matches: vec![Match { job: door, fault: None }], ..delivery() };
     let computing = vec![
         (peer(9), Command::Task(TaskCommand::SetWorker { worker: worker(1) })),
-        (peer(9), Command::Job(counting, JobCommand::Submit { spec: JobSpec::batch(spec) })),
+        (peer(9), Command::submit(&key(9), counting, JobSpec::batch(spec))),
         (peer(1), Command::Task(TaskCommand::Report { reports: vec![Report { task: first(0), result }] })),
         (
             peer(1),
@@ -833,7 +841,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
                 bytes: output_ref().bytes,
             }),
         ),
-        (peer(9), Command::Job(cancelled, JobCommand::Submit { spec: JobSpec::batch(single) })),
+        (peer(9), Command::submit(&key(9), cancelled, JobSpec::batch(single))),
         (peer(9), Command::Job(cancelled, JobCommand::Cancel)),
         (peer(9), submit(beat, schedules().remove(1), Overlap::Forbid)),
         (peer(9), Command::Trigger(TriggerCommand::Due { spans: vec![Span { job: beat, ..begun }] })),

@@ -56,6 +56,7 @@ pub(super) fn compute() -> BatchSpec {
         verify,
         stragglers,
         idempotent: true,
+        readers: BTreeSet::from([peer(3)]),
     }
 }
 pub(super) fn output() -> Output {
@@ -184,6 +185,7 @@ pub(super) fn task_samples(samples: &mut Samples) {
         job: JOB,
         step: STEP,
         owner: peer(1),
+        readers: BTreeSet::from([peer(3)]),
         submitted_at: Millis(1_750_000_000_000),
         call: call(),
         resources: resources(),
@@ -191,6 +193,12 @@ pub(super) fn task_samples(samples: &mut Samples) {
         output: OutputPlace::Object,
         idempotent: true,
         verified: true,
+        proof: Some(OwnerProof {
+            signature: owner_signature().signature,
+            trigger: owner_signature().trigger,
+            work: Bytes::from_static(b"work"),
+            fire: Some(FireProof { trigger: JOB, number: 300, input: Bytes::from_static(b"{}") }),
+        }),
     };
     let assignment = |input| Assignment {
         task: task(),

@@ -177,7 +177,7 @@ struct Reach {
 
 impl Reach {
     fn start(base: &Base, settings: &NodeSettings) -> Self {
-        let Base { seams, net, storage, certificates, directory, approver, quorums, .. } = base;
+        let Base { seams, identity, net, storage, certificates, directory, approver, quorums, .. } = base;
         let authority = Authority::new(settings.operators.clone())
             .with_hosts(settings.hosts.clone())
             .with_measuring(settings.is_measured);
@@ -218,7 +218,7 @@ impl Reach {
             host: quorums.clone(),
             voters: settings.voters,
         });
-        let submits = Submits::new(seams, storage.clone(), placement.clone(), client.clone());
+        let submits = Submits::new(seams, identity.clone(), storage.clone(), placement.clone(), client.clone());
         Self { local, knowledge, requests, services, led, client, approvals, placement, submits }
     }
 }

@@ -10,7 +10,7 @@ use quorate_protocols::ids::{BootId, Incarnation, JobId, ObjectId, QuorumId};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand, QuorumCommand};
+use quorate_protocols::quorum::{Command, CommandReply, QuorumCommand};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -126,7 +126,7 @@ async fn a_file_outlives_the_crash_of_its_quorums_primary() {
     let outsider = nodes.iter().find(|node| node.quorums().quorum(quorum).is_none()).expect("5 nodes, 3 members");
     let (job, profile) = (JobId { quorum, local: [7; 16] }, Profile { data: 1, parity: 2 });
     let spec = JobSpec::store(StoreSpec { name: None, size: Some(1), profile });
-    let submit = Command::Job(job, JobCommand::Submit { spec });
+    let submit = Command::submit(outsider.identity().signing_key(), job, spec);
     let committed = outsider.jobs().propose(quorum, submit, PATIENCE).await.unwrap();
     assert!(matches!(committed, CommandReply::Submitted { .. }));
     let noop = outsider.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), PATIENCE).await;

@@ -38,7 +38,7 @@ use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
 use quorate_protocols::object::{HolderShortage, Layout, Profile};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Claim, Command, CommandReply, JobCommand, Rejection, StoreCommand};
+use quorate_protocols::quorum::{Claim, Command, CommandReply, Rejection, StoreCommand};
 use quorate_protocols::text::truncate;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -236,7 +236,7 @@ impl Objects {
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
     async fn submit(&self, job: JobId, spec: StoreSpec, progress: &watch::Sender<PutProgress>) -> Result<(), PutError> {
         let (started, size, profile) = (Instant::now(), spec.size, spec.profile);
-        let command = Command::Job(job, JobCommand::Submit { spec: JobSpec::store(spec) });
+        let command = Command::submit(self.context.identity.signing_key(), job, JobSpec::store(spec));
         loop {
             let error = match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
                 Ok(_) => return Ok(()),

@@ -9,7 +9,7 @@ use quorate_protocols::quorum::{Command, JobCommand};
 
 use super::*;
 use crate::quorums::ports::LocalQuorums;
-use crate::testing::quorums::{QUORUM, StateQuorum, StateQuorums, peer, seams};
+use crate::testing::quorums::{QUORUM, StateQuorum, StateQuorums, key, peer, seams};
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 const OTHER: JobId = JobId { quorum: QUORUM, local: [2; 16] };
@@ -26,7 +26,7 @@ fn world() -> World {
     let (quorum, watches, seams) = (StateQuorum::new(1), Watches::default(), seams(1));
     for job in [JOB, OTHER] {
         let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
-        quorum.commit(peer(1), Command::Job(job, JobCommand::Submit { spec: JobSpec::store(spec) })).unwrap();
+        quorum.commit(peer(1), Command::submit(&key(1), job, JobSpec::store(spec))).unwrap();
     }
     watches.start(&seams.tasks, quorum.events());
     let local = StateQuorums(quorum.clone()).quorum(QUORUM).unwrap();

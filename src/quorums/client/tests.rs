@@ -13,8 +13,8 @@ use crate::primary::PrimaryServices;
 use crate::quorums::authority::Authority;
 use crate::seams::Seams;
 use crate::testing::quorums::{
-    Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, member, membership, peer,
-    seams,
+    Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, key, member, membership,
+    peer, seams,
 };
 use crate::testing::standings::Believed;
 
@@ -291,7 +291,7 @@ async fn a_node_that_leads_is_held_to_the_same_rules_as_its_peers() {
     let quorum = StateQuorum::new(9);
     let job = JobId { quorum: QUORUM, local: [1; 16] };
     let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
-    quorum.commit(peer(2), Command::Job(job, JobCommand::Submit { spec: JobSpec::store(spec) })).unwrap();
+    quorum.commit(peer(2), Command::submit(&key(2), job, JobSpec::store(spec))).unwrap();
     let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
     let client = client(net, Arc::default(), Arc::new(StateQuorums(quorum.clone())));
     let error = client.propose(QUORUM, Command::Job(job, JobCommand::Cancel), DEADLINE_10).await.unwrap_err();

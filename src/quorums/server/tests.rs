@@ -1,17 +1,21 @@
 //! The service over a scripted quorum.
 
 use quorate_protocols::approval::Grant;
-use quorate_protocols::ids::{JobId, LeaseId, ManifestHash, Term};
+use quorate_protocols::ids::{JobId, LeaseId, LogIndex, ManifestHash, StepIndex, TaskIndex, Term};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{ELECTION_WAIT_MIN, election_wait};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::{EntryId, Until, WatchEntry, WatchRequest};
 use quorate_protocols::quorum::{
     ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, StoreCommand,
 };
+use quorate_protocols::task::spec::{Call, Program};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -20,7 +24,7 @@ use crate::quorums::authority::Authority;
 use crate::seams::Reply;
 use crate::seams::Reservation;
 use crate::testing::quorums::{
-    NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams,
+    NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams,
 };
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
@@ -59,15 +63,15 @@ impl World {
     }
 }
 
-fn submit() -> Command {
+fn submit(by: u8) -> Command {
     let profile = Profile { data: 1, parity: 2 };
-    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::store(StoreSpec { name: None, size: Some(1), profile }) })
+    Command::submit(&key(by), JOB, JobSpec::store(StoreSpec { name: None, size: Some(1), profile }))
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() {
     let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
-    assert!(matches!(world.propose(2, submit()).await, JobAnswer::Reply(Ok(CommandReply::Submitted { .. }))));
+    assert!(matches!(world.propose(2, submit(2)).await, JobAnswer::Reply(Ok(CommandReply::Submitted { .. }))));
     let cancel = || Command::Job(JOB, JobCommand::Cancel);
     assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
     for command in [
@@ -106,15 +110,47 @@ async fn a_query_names_leases_to_those_alone_whom_they_concern() {
     }
 }
 
+/// Goal: a job is followed from everywhere, and what it is given and comes to is for whom the table of rights names.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_sees_where_a_job_stands_and_neither_its_secrets_nor_its_results() {
+    const OWNER: u8 = 2;
+    const READER: u8 = 3;
+    const STRANGER: u8 = 9;
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    let mut call = Call::new(Program::Command { name: "work".to_owned() });
+    call.env.insert("TOKEN".to_owned(), "secret".to_owned());
+    let spec = JobSpec::batch(BatchSpec { readers: BTreeSet::from([peer(READER)]), ..BatchSpec::new(call) });
+    let submitted = world.propose(OWNER, Command::submit(&key(OWNER), JOB, spec)).await;
+    assert!(matches!(submitted, JobAnswer::Reply(Ok(_))), "{submitted:?}");
+    for (asker, may) in [(OWNER, true), (READER, true), (8, true), (STRANGER, false)] {
+        let ask =
+            |query| world.ask_raw(asker, wire::encode(&JobMessage::Query { quorum: QUORUM, query, stale: false }));
+        let shown = ask(Query::Job { job: JOB }).await;
+        assert!(matches!(&shown, JobAnswer::Answer(QueryAnswer::Job(_))), "{shown:?}");
+        assert_eq!(format!("{shown:?}").contains("secret"), may, "peer {asker}: {shown:?}");
+        let results = ask(Query::Outputs { job: JOB, step: StepIndex(0), from: TaskIndex(0), limit: 1 }).await;
+        match may {
+            true => assert!(matches!(results, JobAnswer::Answer(QueryAnswer::Outputs(_))), "{results:?}"),
+            false => assert!(matches!(&results, JobAnswer::Forbidden { reason } if reason.contains("readers"))),
+        }
+        let entry = WatchEntry { id: EntryId(1), local: JOB.local, until: Until::Changed { since: LogIndex(0) } };
+        let (added, dropped) = (vec![entry], Vec::new());
+        let watch = WatchRequest { quorum: QUORUM, session: 1, number: 1, base: 0, added, dropped, wait_ms: 1 };
+        let watched = world.ask_raw(asker, wire::encode(&JobMessage::Watch(watch))).await;
+        assert!(matches!(&watched, JobAnswer::Watched(_)), "{watched:?}");
+        assert_eq!(format!("{watched:?}").contains("secret"), may, "peer {asker}: {watched:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_submits_without_end_is_told_to_wait() {
     let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
-    let mut refused = 0;
+    let (mut refused, again) = (0, submit(2));
     for _ in 0..1_100 {
-        refused += usize::from(matches!(world.propose(2, submit()).await, JobAnswer::Forbidden { .. }));
+        refused += usize::from(matches!(world.propose(2, again.clone()).await, JobAnswer::Forbidden { .. }));
     }
     assert!(refused > 0, "the quota never ran out");
-    assert!(matches!(world.propose(3, submit()).await, JobAnswer::Reply(_)), "others are not held to it");
+    assert!(matches!(world.propose(3, submit(3)).await, JobAnswer::Reply(_)), "others are not held to it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +166,7 @@ async fn a_backup_names_the_primary_instead_of_acting() {
     let quorum = StateQuorum::new(1);
     quorum.set_term(None);
     let world = world(Arc::new(StateQuorums(quorum.clone())));
-    assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
+    assert!(matches!(world.propose(2, submit(2)).await, JobAnswer::NotPrimary { .. }));
     assert!(quorum.read(|state| state.jobs().is_empty()));
 }
 
@@ -152,7 +188,7 @@ async fn a_backup_that_misses_its_primary_holds_a_question_until_there_is_one() 
         assert_eq!(world.handling.get(), 1, "the question is held");
         quorum.set_term(Some(Term(2)));
     };
-    let (answer, ()) = tokio::join!(world.propose(2, submit()), electing);
+    let (answer, ()) = tokio::join!(world.propose(2, submit(2)), electing);
     assert!(matches!(answer, JobAnswer::Reply(Ok(_))), "{answer:?}");
     assert_eq!(started.elapsed().as_millis(), wait.as_millis() / 3);
     tokio::task::yield_now().await;
@@ -160,6 +196,6 @@ async fn a_backup_that_misses_its_primary_holds_a_question_until_there_is_one() 
     // Not for longer than it takes to elect one: another member may know more.
     quorum.set_term(None);
     let started = tokio::time::Instant::now();
-    assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
+    assert!(matches!(world.propose(2, submit(2)).await, JobAnswer::NotPrimary { .. }));
     assert_eq!(started.elapsed().as_millis(), wait.as_millis());
 }

@@ -9,7 +9,7 @@ use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex, Term};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
-use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
+use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::message::{Progress, Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use quorate_protocols::task::spec::{Call, Program};
@@ -19,7 +19,7 @@ use super::*;
 use crate::primary::{DriverMetrics, PrimaryServices, WorkerHeartbeats};
 use crate::seams::Reply;
 use crate::seams::Reservation;
-use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams};
+use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams};
 use crate::testing::standings::Believed;
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
@@ -53,7 +53,7 @@ fn world() -> World {
     };
     quorum.commit(peer(1), Command::Task(TaskCommand::SetWorker { worker })).unwrap();
     let spec = BatchSpec::new(Call::new(Program::Command { name: "true".to_owned() }));
-    quorum.commit(peer(9), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::batch(spec) })).unwrap();
+    quorum.commit(peer(9), Command::submit(&key(9), JOB, JobSpec::batch(spec))).unwrap();
     assert_eq!(quorum.read(|state| state.attempts_of(peer(WORKER)).map(|(task, _)| task).collect::<Vec<_>>()), [TASK]);
     World { requests, net, quorum, heartbeats, metrics }
 }

@@ -21,7 +21,7 @@ use crate::quorums::ports::LocalQuorums;
 use crate::quorums::request::RequestServer;
 use crate::seams::{Frame, Seams};
 use crate::testing::quorums::{
-    Known, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams,
+    Known, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams,
 };
 use crate::testing::standings::Believed;
 
@@ -47,7 +47,7 @@ impl Primary {
         let (quorum, seams) = (StateQuorum::new(1), seams(1));
         for job in jobs {
             let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
-            quorum.commit(peer(1), Command::Job(job, JobCommand::Submit { spec: JobSpec::store(spec) })).unwrap();
+            quorum.commit(peer(1), Command::submit(&key(1), job, JobSpec::store(spec))).unwrap();
         }
         Self::of(quorum, seams)
     }
@@ -275,7 +275,7 @@ async fn an_end_that_is_none_is_not_believed_and_the_next_member_is_asked() {
     let primary = Primary::new([JOB]);
     let (living, other) = (primary.quorum.clone(), StateQuorum::new(2));
     let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
-    other.commit(peer(1), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::store(spec) })).unwrap();
+    other.commit(peer(1), Command::submit(&key(1), JOB, JobSpec::store(spec))).unwrap();
     other.commit(peer(1), Command::Job(JOB, JobCommand::Cancel)).unwrap();
     let net = ScriptedNet::new(peer(9), move |to, _, frame| {
         met(if to == peer(1) { &living } else { &other }, &request_in(frame))

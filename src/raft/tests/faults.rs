@@ -113,10 +113,9 @@ async fn a_primary_without_its_majority_pauses_and_steps_down_when_it_hears_the_
     let old = net.nodes[0].quorum();
     let mut events = net.nodes[0].host().events();
     net.world.cut_off([net.nodes[0].member().peer]);
-    let by = net.nodes[0].member().peer;
-    let orphan = old.propose(by, submit(1), Duration::from_secs(3)).await;
+    let orphan = old.propose(owner(), submit(1), Duration::from_secs(3)).await;
     assert!(matches!(orphan, Err(QuorumError::Unknown { .. })), "{orphan:?}");
-    let paused = old.propose(by, submit(2), Duration::from_secs(3)).await;
+    let paused = old.propose(owner(), submit(2), Duration::from_secs(3)).await;
     assert!(matches!(paused, Err(QuorumError::Paused { .. })), "{paused:?}");
     assert!(old.leading().is_none() && old.duties().is_empty() && old.view().paused.is_some());
     // The others go on without it.
@@ -308,7 +307,7 @@ async fn a_primary_whose_disk_is_full_is_replaced_and_comes_back_as_a_backup() {
     net.nodes[0].disk.set_full(true);
     let filled_at = Instant::now();
     let old = net.nodes[0].quorum();
-    let lost = old.propose(PeerId::default(), submit(1), Duration::from_secs(20)).await;
+    let lost = old.propose(owner(), submit(1), Duration::from_secs(20)).await;
     assert!(
         matches!(&lost, Err(QuorumError::Unknown { reason: Some(reason), .. }) if reason.contains("full")),
         "{lost:?}"
@@ -338,7 +337,7 @@ async fn a_quorum_whose_disks_were_all_full_goes_on_when_there_is_room() {
     net.commit(submit(0)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
     net.nodes.iter().for_each(|node| node.disk.set_full(true));
-    let lost = net.nodes[0].quorum().propose(PeerId::default(), submit(1), Duration::from_secs(5)).await;
+    let lost = net.nodes[0].quorum().propose(owner(), submit(1), Duration::from_secs(5)).await;
     assert!(lost.is_err(), "{lost:?}");
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(net.nodes.iter().all(|node| node.quorum().leading().is_none()));

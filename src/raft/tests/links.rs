@@ -8,7 +8,7 @@ use super::*;
 /// A submit that weighs some twenty thousand bytes. It is refused for that, once it is committed; the log keeps it.
 fn heavy(number: u8) -> Command {
     let spec = StoreSpec { name: Some("x".repeat(20_000)), size: None, profile: Profile { data: 2, parity: 1 } };
-    Command::Job(JobId { quorum: quorum_id(), local: [number; 16] }, JobCommand::Submit { spec: JobSpec::store(spec) })
+    Command::submit(&owner_key(), JobId { quorum: quorum_id(), local: [number; 16] }, JobSpec::store(spec))
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,8 +27,7 @@ async fn commands_that_wait_share_an_entry() {
 async fn replies_belong_to_their_commands() {
     let net = TestNet::founded(3, 3).await;
     let quorum = net.nodes[net.led().await].quorum();
-    let by = net.nodes[0].member().peer;
-    let proposals = (0..100).map(|number| quorum.propose(by, submit(number % 50), Duration::from_secs(5)));
+    let proposals = (0..100).map(|number| quorum.propose(owner(), submit(number % 50), Duration::from_secs(5)));
     let replies = join_all(proposals).await;
     for (number, reply) in replies.into_iter().enumerate() {
         let Ok(Ok(CommandReply::Submitted { existed, .. })) = reply else { panic!("{reply:?}") };
@@ -54,9 +53,8 @@ async fn a_full_queue_refuses_and_a_large_command_is_never_proposed() {
     assert!(busy > 0 && done >= PROPOSALS_MAX && busy + done == replies.len(), "{busy} busy, {done} done");
     let spec =
         StoreSpec { name: Some("x".repeat(COMMAND_BYTES_MAX)), size: None, profile: Profile { data: 2, parity: 1 } };
-    let command =
-        Command::Job(JobId { quorum: quorum_id(), local: [0; 16] }, JobCommand::Submit { spec: JobSpec::store(spec) });
-    let refused = quorum.propose(PeerId::default(), command, Duration::from_secs(5)).await;
+    let command = Command::submit(&owner_key(), JobId { quorum: quorum_id(), local: [0; 16] }, JobSpec::store(spec));
+    let refused = quorum.propose(owner(), command, Duration::from_secs(5)).await;
     assert!(matches!(refused, Err(QuorumError::TooLarge { .. })), "{refused:?}");
 }
 

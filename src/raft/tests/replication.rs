@@ -19,7 +19,7 @@ async fn late_answers_of_an_earlier_lead_count_for_nothing_in_a_later_one() {
     let (first, far) = (net.nodes[0].member().peer, net.nodes[4].member().peer);
     net.world.cut_off([first, far]);
     net.world.network.set_distance(far, ONE_WAY);
-    let orphans = (1..4).map(|number| net.nodes[0].propose_here(first, submit(number)));
+    let orphans = (1..4).map(|number| net.nodes[0].propose_here(owner(), submit(number)));
     let (orphans, ()) = tokio::join!(join_all(orphans), async {
         // The member has what was proposed, and its answer is on the way.
         net.until("the far member has the orphans", |net| {
@@ -32,8 +32,7 @@ async fn late_answers_of_an_earlier_lead_count_for_nothing_in_a_later_one() {
         let elected = elected.await;
         net.world.network.set_distance(far, Duration::ZERO);
         net.world.heal();
-        let by = net.nodes[elected].member().peer;
-        net.nodes[elected].quorum().propose(by, submit(9), Duration::from_secs(5)).await.unwrap().unwrap();
+        net.nodes[elected].quorum().propose(owner(), submit(9), Duration::from_secs(5)).await.unwrap().unwrap();
         net.converged(&[0, 1, 2, 3, 4]).await;
         // A voter that heard the other primary just now refuses, and then somebody else may win.
         while net.nodes[0].quorum().leading().is_none() {

@@ -27,6 +27,7 @@ fn context(args: &[&str]) -> StepContext {
         job: task.job,
         step: task.step,
         owner: PeerId([9; 32]),
+        readers: Default::default(),
         submitted_at: Default::default(),
         call: call(args),
         resources: Capacity { slots: 1, memory_bytes: 1, disk_bytes: 0 }.into(),
@@ -34,6 +35,7 @@ fn context(args: &[&str]) -> StepContext {
         output: OutputPlace::Object,
         idempotent: true,
         verified: false,
+        proof: None,
     }
 }
 

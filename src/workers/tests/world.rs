@@ -24,9 +24,7 @@ use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
-use quorate_protocols::quorum::{
-    Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
-};
+use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumCommand, QuorumState, Rejection, TaskCommand};
 use quorate_protocols::task::message::{ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
 use quorate_protocols::task::spec::{Call, Program};
@@ -49,7 +47,11 @@ use crate::workers::faults::WorkerFaults;
 use crate::workers::ports::{ObjectBytes, TaskObjects, WorkerLeases};
 use crate::workers::{WorkerMetrics, WorkerParts, Workers};
 
-pub const OWNER: PeerId = PeerId([200; 32]);
+/// The peer whose key is made of 200s: it signs what it submits.
+pub const OWNER: PeerId = PeerId([
+    0x97, 0xff, 0xc8, 0x83, 0xc8, 0x0b, 0xee, 0x72, 0x37, 0xef, 0x95, 0xd9, 0xb9, 0xb7, 0x03, 0xd4, 0xad, 0x63, 0xe6,
+    0x0a, 0x21, 0xe6, 0x05, 0x86, 0x76, 0x82, 0xb7, 0x5b, 0x8b, 0x3f, 0x43, 0x03,
+]);
 pub const PRIMARY: PeerId = PeerId([201; 32]);
 
 /// How long a test waits, in virtual time.
@@ -456,7 +458,7 @@ impl World {
     pub fn submit(&self, index: u8, spec: BatchSpec) -> JobId {
         spec.check().unwrap();
         let job = JobId { quorum: QUORUM, local: [index; 16] };
-        self.apply(OWNER, Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) }));
+        self.apply(OWNER, Command::submit(&SigningKey::from_bytes(&[200; 32]), job, JobSpec::batch(spec)));
         job
     }
 

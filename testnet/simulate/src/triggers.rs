@@ -24,7 +24,7 @@ use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
+use quorate_protocols::quorum::{Command, CommandReply, TriggerCommand};
 use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::audit::covered;
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
@@ -319,7 +319,7 @@ impl Scene {
         for (index, (spec, millis)) in (1..).zip(triggers(half).into_iter().zip(MILLIS.into_iter().cycle())) {
             let job = JobId { quorum, local: [index; 16] };
             let triggered = TriggeredSpec::new(spec.clone(), work(millis));
-            let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(triggered)) });
+            let submit = self.world.submit(1, job, JobSpec::Triggered(Box::new(triggered)));
             let end = Instant::now() + PATIENCE;
             while !self.send_command(1, quorum, submit.clone()).await {
                 if Instant::now() >= end {

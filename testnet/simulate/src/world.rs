@@ -22,6 +22,7 @@ use quorate_node::seams::entropy::SeededEntropy;
 use quorate_node::seams::{Entropy, Seams, TaskGroup};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, JobId, MemberId, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
@@ -164,8 +165,15 @@ impl World {
         &self.machine(index).clock
     }
     pub fn peer(&self, index: usize) -> PeerId {
+        self.identity(index).peer()
+    }
+    /// The submit of a job by this machine.
+    pub fn submit(&self, index: usize, job: JobId, spec: JobSpec) -> Command {
+        Command::submit(self.identity(index).signing_key(), job, spec)
+    }
+    fn identity(&self, index: usize) -> Identity {
         let machine = self.machine(index);
-        Identity::new(machine.secret, machine.incarnation, BootId::default()).peer()
+        Identity::new(machine.secret, machine.incarnation, BootId::default())
     }
 
     /// Boots a node on its machine. Does nothing when it runs already.
@@ -190,6 +198,8 @@ impl World {
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
         let (net, inbound) = self.network.attach(index, identity.peer(), clock);
         let mut settings = NodeSettings::default();
+        // Whoever is asked may answer with everything: what is checked is what the record says.
+        settings.operators.extend((1..=self.machines.len()).map(|index| self.peer(index)));
         settings.roles.extend(self.work.executors.keys().map(|engine| NodeRole::from(*engine)));
         let parts = NodeParts {
             seams,

@@ -14,8 +14,8 @@ use quorate_protocols::ids::{JobId, QuorumId, StepIndex, TaskIndex};
 use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
+use quorate_protocols::quorum::CommandReply;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
 use quorate_protocols::task::inputs::idempotency_token;
 use quorate_protocols::task::record::TaskId;
 use quorate_protocols::task::spec::{Call, Content, Program, Verify};
@@ -97,7 +97,7 @@ impl Run {
         let mut local = [0; 16];
         self.rng.fill(&mut local);
         let (job, idempotent) = (JobId { quorum, local }, spec.idempotent);
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
+        let submit = self.world.submit(index, job, JobSpec::batch(spec));
         let is_taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));
         let submitting = self.world.command(index, quorum, submit, is_taken);
         self.submitting.push((Submitted { job, tasks, idempotent }, submitting));

@@ -17,8 +17,8 @@ use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::piece::limits::STALL;
+use quorate_protocols::quorum::CommandReply;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
 use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_simulate::executor::SimExecutor;
 use quorate_simulate::faults::FaultSet;
@@ -142,7 +142,7 @@ impl Calm {
         call.args = vec!["100".to_owned()];
         let mut spec = BatchSpec { map: Map::Count(4), ..BatchSpec::new(call) };
         spec.resources.capacity.memory_bytes = 1 << 20;
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
+        let submit = self.world.submit(index, job, JobSpec::batch(spec));
         // A client whose answer does not come in time submits the same job again.
         loop {
             let taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::fault::{Checked, ensure, lasting, within};
+use crate::job::limits::READERS_MAX;
 use crate::object::limits::NAME_BYTES_MAX;
 use crate::task::limits::*;
 
@@ -34,6 +35,8 @@ impl BatchSpec {
         ensure(self.on_failure != OnFailure::Revert || self.compensate.is_some(), "on_failure", || {
             "to revert, say how in [compensate]".to_owned()
         })?;
+        let readers = self.readers.len();
+        ensure(readers <= READERS_MAX, "readers", || format!("{readers} peers, more than the {READERS_MAX} allowed"))?;
         self.resources.check()?;
         within("priority", self.priority, PRIORITY_MIN, PRIORITY_MAX)?;
         within("parallelism", self.parallelism, 0, TASKS_PER_STEP_MAX)?;

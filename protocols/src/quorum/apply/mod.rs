@@ -136,8 +136,8 @@ impl QuorumState {
     }
 
     fn apply_job(&mut self, by: PeerId, job: JobId, command: &JobCommand, events: &mut Vec<Event>) -> Applied {
-        if let JobCommand::Submit { spec } = command {
-            return self.submit(by, job, spec, events);
+        if let JobCommand::Submit { spec, signature } = command {
+            return self.submit(by, job, spec, signature, events);
         }
         let Some(control) = command.run_command() else { return Err(Rejection::UnknownJob { job }) };
         let is_trigger = self.jobs.run_for(job, control)?.trigger().is_some();

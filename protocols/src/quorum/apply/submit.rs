@@ -1,5 +1,6 @@
 //! Submit: a specification becomes a job, once.
 
+use crate::approval::Signature;
 use crate::ids::{JobId, PeerId};
 use crate::job::limits::SPEC_BYTES_MAX;
 use crate::job::record::{JobRecord, Run, RunState};
@@ -30,7 +31,12 @@ impl QuorumState {
         by: PeerId,
         job: JobId,
         spec: &JobSpec,
+        signature: &Signature,
     ) -> Result<Option<CommandReply>, Rejection> {
+        // A primary may put whom it likes beside a command. Nobody else's name comes into the record by that.
+        if !spec.is_signed_by(by, job, signature) {
+            return Err(Rejection::NotSigned { job, by });
+        }
         if let Some(record) = self.jobs.get(&job) {
             let same = record.spec == *spec && (record.owner == by || !spec.is_of_its_submitter());
             return match same {
@@ -61,16 +67,19 @@ impl QuorumState {
         by: PeerId,
         job: JobId,
         spec: &JobSpec,
+        signature: &Signature,
         events: &mut Vec<Event>,
     ) -> Applied {
-        if let Some(reply) = self.check_submit(by, job, spec)? {
+        if let Some(reply) = self.check_submit(by, job, spec, signature)? {
             return Ok(reply);
         }
         let run = match spec {
             JobSpec::Once(work) => self.new_run(job, work, by),
             JobSpec::Triggered(_) => Run::Trigger(Box::default()),
         };
-        let record = JobRecord::begin((job, by), self.wall(), spec.clone(), run, format!("submitted through {by}"));
+        let signed = spec.keep_signature(*signature);
+        let what = format!("submitted through {by}");
+        let record = JobRecord::begin((job, by, signed), self.wall(), spec.clone(), run, what);
         self.open_job(record, events);
         if self.trigger(job).is_some() {
             self.begin_trigger(job, events);

@@ -33,7 +33,6 @@ use crate::trigger::record::{
 };
 use crate::trigger::reopen::{InstantRange, Leap};
 use crate::trigger::spec::{MissedPolicy, Overlap, When};
-use crate::wire;
 
 /// What one row stands for, until others of its sort join it.
 const ONE: u64 = 1;
@@ -450,13 +449,13 @@ impl QuorumState {
     /// Makes a run of the trigger; `None` when the quorum has no room for it.
     fn make_run(&mut self, by: FiredBy, input: Bytes, events: &mut Vec<Event>) -> Option<JobId> {
         let record = self.jobs.get(&by.job)?;
-        let owner = record.owner;
+        let (owner, signed) = (record.owner, record.signed);
         let (triggered, trigger) = record.trigger()?;
         if trigger.live.len() >= RUNS_LIVE_MAX || self.jobs.check_live_room(owner).is_err() {
             return None;
         }
         let mut work = triggered.work.clone();
-        let (job, now) = (run_of(by), self.wall());
+        let (job, now) = (by.run(), self.wall());
         let bytes = self.tasks.specification_bytes(by.job) + input.len();
         self.check_kind_room(owner, &work, bytes).ok()?;
         if self.jobs.contains_key(&job) {
@@ -465,7 +464,7 @@ impl QuorumState {
         work.give_input(input);
         let run = self.new_run(job, &work, owner);
         let what = format!("fired by {}", by.job);
-        let mut record = JobRecord::begin((job, owner), now, JobSpec::Once(work), run, what);
+        let mut record = JobRecord::begin((job, owner, signed), now, JobSpec::Once(work), run, what);
         record.fired_by = Some(by);
         self.open_job(record, events);
         self.with_trigger(by.job, |trigger| trigger.live.insert(job));
@@ -585,15 +584,6 @@ impl QuorumState {
             self.skip(job, cause, SkipReason::Outcome, events);
         }
     }
-}
-
-/// The id of the run that a row makes: whoever works it out again finds the same.
-fn run_of(by: FiredBy) -> JobId {
-    let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 trigger run 1");
-    hasher.update(&wire::encode(&by));
-    let mut local = [0; 16];
-    local.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    JobId { quorum: by.job.quorum, local }
 }
 
 /// Whether a skip may be counted in the row before it: a row stands for instants in a row, and one whose instants may

@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 
 use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
 use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{JobCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::command::{QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
 use crate::quorum::reply::{CommandReply, Rejection};
@@ -38,7 +39,15 @@ thread_local! {
 }
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 const WORKER: PeerId = PeerId([8; 32]);
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -169,9 +178,7 @@ impl Model {
         for (index, trigger) in triggers().into_iter().enumerate() {
             let spec = TriggeredSpec::new(trigger, work());
             spec.check_meaning().unwrap();
-            model
-                .commit(Command::Job(job(index as u8), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }))
-                .unwrap();
+            model.commit(Command::submit(&owner_key(), job(index as u8), JobSpec::Triggered(Box::new(spec)))).unwrap();
         }
         model
     }

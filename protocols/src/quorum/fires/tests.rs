@@ -5,6 +5,8 @@ use crate::job::spec::TriggeredSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
+
 use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
@@ -34,7 +36,15 @@ use bytes::Bytes;
 mod histories;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 const WORKER: PeerId = PeerId([8; 32]);
 const EMITTER: PeerId = PeerId([7; 32]);
 const SECOND: u64 = 1_000;
@@ -130,7 +140,7 @@ impl Quorum {
     }
     fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
         let spec = TriggeredSpec::new(trigger, work());
-        self.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
+        self.apply(Command::submit(&owner_key(), job(index), JobSpec::Triggered(Box::new(spec)))).unwrap();
         self.lead();
         job(index)
     }
@@ -411,7 +421,7 @@ fn commands_for_runs_are_not_for_triggers_and_the_other_way_round() {
     let beat = quorum.submit(1, every(1));
     let error = quorum.apply(Command::Job(beat, JobCommand::Pause)).unwrap_err();
     assert!(error.to_string().contains("is for its runs: `job fires"), "{error}");
-    quorum.apply(Command::Job(job(2), JobCommand::Submit { spec: JobSpec::batch(work()) })).unwrap();
+    quorum.apply(Command::submit(&owner_key(), job(2), JobSpec::batch(work()))).unwrap();
     let error = quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(2) })).unwrap_err();
     assert!(error.to_string().contains("has no trigger"), "{error}");
     let low = Command::Trigger(TriggerCommand::Suspend { job: beat });
@@ -425,7 +435,7 @@ fn a_schedule_that_the_primary_cannot_read_rests_and_says_so() {
     let cron = When::Cron { lines: vec!["0 9 * * *".into()], timezone: "Mars/Base".into(), bounds: Bounds::NONE };
     let spec = TriggeredSpec::new(TriggerSpec::new(cron), work());
     assert!(spec.check().is_ok() && spec.check_meaning().is_err());
-    quorum.apply(Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
+    quorum.apply(Command::submit(&owner_key(), job(1), JobSpec::Triggered(Box::new(spec)))).unwrap();
     quorum.lead();
     assert!(quorum.state.why(job(1)).unwrap().contains("there is no time zone"), "{:?}", quorum.state.why(job(1)));
     let rest = Millis(quorum.now).plus(FAULT_REST);
@@ -613,11 +623,11 @@ fn a_job_runs_after_others_that_ended_as_it_wants() {
 fn of_several_jobs_each_must_end_and_those_that_have_count() {
     let mut quorum = Quorum::with_worker();
     for index in [1, 2] {
-        quorum.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::batch(work()) })).unwrap();
+        quorum.apply(Command::submit(&owner_key(), job(index), JobSpec::batch(work()))).unwrap();
     }
     quorum.succeed();
     let long = BatchSpec { map: Map::Count(2), ..work() };
-    quorum.apply(Command::Job(job(3), JobCommand::Submit { spec: JobSpec::batch(long) })).unwrap();
+    quorum.apply(Command::submit(&owner_key(), job(3), JobSpec::batch(long))).unwrap();
     let all = [1, 2, 3].map(|index| AfterJob { job: job(index), on: After::Any });
     let last = quorum.submit(4, TriggerSpec::new(When::After(all.to_vec())));
     assert_eq!(quorum.story(last), "");
@@ -629,7 +639,7 @@ fn of_several_jobs_each_must_end_and_those_that_have_count() {
     assert_eq!(quorum.story(late), "r");
     let unknown = When::After(vec![AfterJob { job: job(99), on: After::Any }]);
     let spec = TriggeredSpec::new(TriggerSpec::new(unknown), work());
-    let submit = Command::Job(job(6), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) });
+    let submit = Command::submit(&owner_key(), job(6), JobSpec::Triggered(Box::new(spec)));
     assert_eq!(quorum.apply(submit), Err(Rejection::UnknownJob { job: job(99) }));
 }
 
@@ -658,7 +668,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
     for ids in ids.chunks(500) {
         let submit = |job: &JobId| {
             let spec = TriggeredSpec::new(every(60), work());
-            Command::Job(*job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })
+            Command::submit(&owner_key(), *job, JobSpec::Triggered(Box::new(spec)))
         };
         apply(ids.iter().map(submit).collect(), 1_000_000);
     }
@@ -682,9 +692,10 @@ fn ten_thousand_triggers_fire_in_one_second() {
     quorum.state.check_invariants().unwrap();
     // One more is refused.
     let spec = TriggeredSpec::new(every(60), work());
-    let refused = quorum.apply(Command::Job(
+    let refused = quorum.apply(Command::submit(
+        &owner_key(),
         JobId { quorum: QUORUM, local: [255; 16] },
-        JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) },
+        JobSpec::Triggered(Box::new(spec)),
     ));
     assert!(matches!(refused, Err(Rejection::Full { limit: TRIGGERS_MAX, .. })), "{refused:?}");
 }

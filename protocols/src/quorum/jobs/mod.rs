@@ -16,6 +16,7 @@ use super::shares::Shares;
 use crate::ids::{JobId, LogIndex, Millis, PeerId};
 use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, OWNER_JOBS_MAX};
 use crate::job::record::{HistoryEntry, JobRecord, Run, RunState};
+use crate::job::signed::OwnerSignature;
 use crate::job::spec::{JobSpec, TriggeredSpec};
 use crate::job::transition::RunCommand;
 use crate::shared_map::SharedMap;
@@ -200,7 +201,13 @@ impl JobBook {
 
 impl JobRecord {
     /// A job that was just made, in its first state.
-    pub(super) fn begin((job, owner): (JobId, PeerId), now: Millis, spec: JobSpec, run: Run, what: String) -> Self {
+    pub(super) fn begin(
+        (job, owner, signed): (JobId, PeerId, OwnerSignature),
+        now: Millis,
+        spec: JobSpec,
+        run: Run,
+        what: String,
+    ) -> Self {
         let state = match run {
             Run::Trigger(_) => RunState::Running,
             _ => RunState::Pending,
@@ -209,6 +216,7 @@ impl JobRecord {
             job,
             spec,
             owner,
+            signed,
             state,
             before_pause: None,
             reason: None,

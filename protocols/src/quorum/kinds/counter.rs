@@ -20,6 +20,7 @@ use crate::quorum::duty::Duty;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::reply::{Applied, invalid};
 use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::rights::Verb;
 
 pub(crate) struct Counter;
 
@@ -49,7 +50,7 @@ impl OwnCommand for CounterCommand {
 
     fn author(&self, job: JobId) -> Author<'_> {
         match self {
-            Self::Bump { .. } => Author::Owner { job, verb: "bump" },
+            Self::Bump { .. } => Author::Owner { job, verb: Verb::Update },
         }
     }
 }

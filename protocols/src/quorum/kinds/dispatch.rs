@@ -8,7 +8,7 @@ use super::{Kind as KindOfWork, OwnCommand, Weight};
 use crate::ids::{JobId, Millis, ObjectId, PeerId, StepIndex, TaskIndex};
 use crate::job::kind::{Kind, Run, WorkSpec, for_each_kind};
 use crate::job::record::{JobRecord, RunState};
-use crate::job::spec::JobSpec;
+use crate::job::spec::{JobSpec, TriggeredSpec};
 use crate::job::transition::{Row, RunCommand, knows, markdown, targets};
 use crate::quorum::author::Author;
 use crate::quorum::check::{Checked, ensure};
@@ -112,6 +112,11 @@ macro_rules! dispatch {
             pub(in crate::quorum) fn outline(&self) -> Self {
                 match self {
                     $($(#[$meta])* Self::$kind(spec) => super::$get::$kind::outline_spec(spec).into(),)*
+                }
+            }
+            pub(in crate::quorum) fn redacted(&self) -> Self {
+                match self {
+                    $($(#[$meta])* Self::$kind(spec) => super::$get::$kind::redacted_spec(spec).into(),)*
                 }
             }
             fn terms(&self, step: StepIndex) -> Option<TaskTerms<'_>> {
@@ -299,12 +304,20 @@ impl JobSpec {
 
     /// The same without inline bytes, as a listing shows it.
     pub(in crate::quorum) fn outline(&self) -> Self {
+        self.with_work(WorkSpec::outline)
+    }
+
+    /// The outline, without arguments and environment: as those see it who may not read the specification.
+    pub(in crate::quorum) fn redacted(&self) -> Self {
+        self.with_work(WorkSpec::redacted)
+    }
+
+    fn with_work(&self, change: impl Fn(&WorkSpec) -> WorkSpec) -> Self {
         match self {
-            Self::Once(work) => Self::Once(work.outline()),
+            Self::Once(work) => Self::Once(change(work)),
             Self::Triggered(spec) => {
-                let mut outline = spec.clone();
-                outline.work = spec.work.outline();
-                Self::Triggered(outline)
+                let TriggeredSpec { trigger, work } = &**spec;
+                Self::Triggered(Box::new(TriggeredSpec { trigger: trigger.clone(), work: change(work) }))
             }
         }
     }

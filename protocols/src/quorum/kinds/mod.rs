@@ -94,6 +94,10 @@ pub(in crate::quorum) trait Kind {
     /// The same without inline bytes and without what only the job's own page shows.
     fn outline_spec(spec: &Self::Spec) -> Self::Spec;
     fn outline_run(run: &Self::Run) -> Self::Run;
+    /// The outline, without what only those may read whom the table of rights names.
+    fn redacted_spec(spec: &Self::Spec) -> Self::Spec {
+        Self::outline_spec(spec)
+    }
     /// What is always true of a run.
     fn check_invariants(view: RunView<'_>, record: &JobRecord, spec: &Self::Spec, run: &Self::Run) -> Checked;
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 
 use super::counter::CounterCommand;
 use crate::ids::*;
@@ -28,6 +29,7 @@ use crate::quorum::kinds::KindCommand;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
+use crate::quorum::rights::Verb;
 use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
 use crate::task::limits::{TASKS_MAX, TASKS_PER_STEP_MAX};
@@ -37,7 +39,15 @@ use crate::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
 use crate::trigger::{Planner, limits::INPUT_NAME};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 const SECOND: u64 = 1_000;
 
 fn job(index: u8) -> JobId {
@@ -77,7 +87,7 @@ impl Member {
     }
 
     fn submit(&mut self, index: u8, spec: JobSpec) -> Result<CommandReply, Rejection> {
-        self.apply(Command::Job(job(index), JobCommand::Submit { spec }))
+        self.apply(Command::submit(&owner_key(), job(index), spec))
     }
 
     fn control(&mut self, index: u8, command: JobCommand) -> Result<CommandReply, Rejection> {
@@ -233,10 +243,11 @@ fn a_trigger_runs_a_counter_and_gives_it_what_fired_it() {
 fn a_run_that_weighs_more_than_the_room_left_is_refused() {
     let mut state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
     let mut submit = |index: u8, spec: JobSpec| {
-        let submit = Command::Job(job(index), JobCommand::Submit { spec });
         // Each owner has a half.
-        let owner = PeerId([index % 2; 32]);
-        let (reply, _) = state.apply(LogIndex(index.into()), &Batch::at(Millis(SECOND), vec![(owner, submit)]));
+        let owner = SigningKey::from_bytes(&[9 - index % 2; 32]);
+        let submit = Command::submit(&owner, job(index), spec);
+        let by = PeerId(owner.verifying_key().to_bytes());
+        let (reply, _) = state.apply(LogIndex(index.into()), &Batch::at(Millis(SECOND), vec![(by, submit)]));
         reply.replies.into_iter().next().unwrap()
     };
     let batch = || {
@@ -263,9 +274,12 @@ fn commands_of_one_kind_are_for_its_jobs_and_its_owner_alone() {
     let wrong = member.apply(Command::store(job(2), StoreCommand::Attach));
     assert_eq!(wrong, Err(Rejection::WrongKind { kind: Kind::Counter, command: "attach".to_owned() }));
     let command = Command::Kind(job(2), KindCommand::Counter(CounterCommand::Bump { by: 1 }));
-    assert_eq!(command.author(), Author::Owner { job: job(2), verb: "bump" });
-    let by = |peer: u8| Authorship { by: PeerId([peer; 32]), is_primary: false, is_operator: false };
-    assert!(member.state.check_author(by(9), &command).is_ok() && member.state.check_author(by(8), &command).is_err());
+    assert_eq!(command.author(), Author::Owner { job: job(2), verb: Verb::Update });
+    let by = |by: PeerId| Authorship { by, is_primary: false, is_operator: false };
+    assert!(
+        member.state.check_author(by(OWNER), &command).is_ok()
+            && member.state.check_author(by(PeerId([8; 32])), &command).is_err()
+    );
 }
 
 #[test]

@@ -79,6 +79,7 @@ impl<'s> PoolView<'s> {
             job,
             step,
             owner: record.owner,
+            readers: record.spec.as_batch().map(|spec| spec.readers.clone()).unwrap_or_default(),
             submitted_at: record.created_at,
             call: record.call(step)?.clone(),
             resources: record.tasks()?.settings.resources.clone(),
@@ -86,6 +87,7 @@ impl<'s> PoolView<'s> {
             output: terms.output,
             idempotent: terms.idempotent,
             verified: terms.verify.is_some(),
+            proof: record.owner_proof(),
         })
     }
 

@@ -38,7 +38,15 @@ use crate::task::table::Blob;
 use crate::task::vote::{ResultReceipt, ResultStatement, Verdict, check_receipts, commitment};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([200; 32]);
+/// The peer whose key is made of 200s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0x97, 0xff, 0xc8, 0x83, 0xc8, 0x0b, 0xee, 0x72, 0x37, 0xef, 0x95, 0xd9, 0xb9, 0xb7, 0x03, 0xd4, 0xad, 0x63, 0xe6,
+    0x0a, 0x21, 0xe6, 0x05, 0x86, 0x76, 0x82, 0xb7, 0x5b, 0x8b, 0x3f, 0x43, 0x03,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[200; 32])
+}
 
 fn key(index: u8) -> SigningKey {
     SigningKey::from_bytes(&[index + 1; 32])
@@ -115,7 +123,7 @@ impl Quorum {
     }
     fn submit(&mut self, index: u8, spec: BatchSpec) {
         let spec = JobSpec::batch(spec);
-        self.apply(OWNER, Command::Job(job(index), JobCommand::Submit { spec })).unwrap();
+        self.apply(OWNER, Command::submit(&owner_key(), job(index), spec)).unwrap();
     }
     fn report(&mut self, by: u8, task: TaskAttempt, result: TaskResult) -> Result<(), ReportRefusal> {
         let reply = self
@@ -849,24 +857,25 @@ fn a_copy_that_does_not_show_in_time_has_no_vote() {
 #[test]
 fn a_wide_job_is_bounded_in_every_way() {
     let mut quorum = Quorum::new(&[(0, 64)]);
-    let submit = |state: &mut QuorumState, owner: PeerId, index: u8, tasks: u32| {
+    let submit = |state: &mut QuorumState, owner: &SigningKey, index: u8, tasks: u32| {
         let spec = JobSpec::batch(spec(tasks));
-        let batch = Batch::at(Millis(1), vec![(owner, Command::Job(job(index), JobCommand::Submit { spec }))]);
+        let by = PeerId(owner.verifying_key().to_bytes());
+        let batch = Batch::at(Millis(1), vec![(by, Command::submit(owner, job(index), spec))]);
         state.apply(LogIndex(1), &batch).0.replies.remove(0)
     };
     let (all, half) =
         ((TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8, (OWNER_TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8);
     for index in 0..half {
-        submit(&mut quorum.state, OWNER, index, TASKS_PER_STEP_MAX).unwrap();
+        submit(&mut quorum.state, &owner_key(), index, TASKS_PER_STEP_MAX).unwrap();
     }
     // One owner has a half, and the next finds the other.
-    let reply = submit(&mut quorum.state, OWNER, 99, 1);
+    let reply = submit(&mut quorum.state, &owner_key(), 99, 1);
     assert!(matches!(reply, Err(Rejection::Full { limit: OWNER_TASKS_MAX, .. })), "{reply:?}");
     assert!(quorum.state.room() > 0);
     for index in half..all {
-        submit(&mut quorum.state, peer(77), index, TASKS_PER_STEP_MAX).unwrap();
+        submit(&mut quorum.state, &key(77), index, TASKS_PER_STEP_MAX).unwrap();
     }
-    let reply = submit(&mut quorum.state, peer(78), 99, 1);
+    let reply = submit(&mut quorum.state, &key(78), 99, 1);
     assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
     assert_eq!(quorum.state.room(), 0, "jobs have room, and tasks have none");
     let chunks = quorum.state.encode_snapshot();
@@ -913,8 +922,8 @@ fn results_beyond_the_records_room_must_be_objects() {
 fn submitting_again_is_the_same_job_and_another_specification_a_conflict() {
     let mut quorum = Quorum::new(&[]);
     quorum.submit(1, spec(1));
-    let again = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::batch(spec(1)) });
-    let other = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::batch(spec(2)) });
+    let again = Command::submit(&owner_key(), job(1), JobSpec::batch(spec(1)));
+    let other = Command::submit(&owner_key(), job(1), JobSpec::batch(spec(2)));
     assert!(matches!(quorum.apply(peer(5), again), Ok(CommandReply::Submitted { existed: true, .. })));
     assert_eq!(quorum.state.jobs[&job(1)].owner, OWNER);
     assert_eq!(quorum.apply(OWNER, other), Err(Rejection::Conflict { job: job(1) }));

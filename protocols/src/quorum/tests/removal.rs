@@ -17,7 +17,7 @@ fn stored_as(claims: &[(u8, &str)]) -> Quorum {
     let mut quorum = Quorum::new();
     for (index, (owner, name)) in claims.iter().enumerate() {
         let index = index as u8 + 1;
-        quorum.apply(peer(*owner), Command::Job(job(index), JobCommand::Submit { spec: named(name) })).unwrap();
+        quorum.apply(peer(*owner), Command::submit(&key(*owner), job(index), named(name))).unwrap();
         quorum.add(index, &[1, 2, 3]).unwrap();
         let receipts = quorum.receipts(index, 1);
         quorum.commit(index, 1, receipts, false).unwrap();
@@ -101,7 +101,7 @@ fn what_a_live_job_needs_keeps_its_last_claim() {
     for (spec, part) in cases {
         let mut quorum = stored_as(&[(0, "tool.wasm"), (8, "copy.wasm")]);
         let user = job(7);
-        quorum.apply(peer(5), Command::Job(user, JobCommand::Submit { spec })).unwrap();
+        quorum.apply(peer(5), Command::submit(&key(5), user, spec)).unwrap();
         assert_eq!(kept(quorum.apply(peer(0), remove(one(0, "tool.wasm"), false))), ["copy.wasm"]);
         let refused = quorum.apply(peer(8), remove(ClaimSelector::All, false));
         let Err(Rejection::InUse { uses, .. }) = &refused else { panic!("{refused:?}") };
@@ -123,7 +123,7 @@ fn the_jobs_that_need_an_object_are_counted_and_the_first_are_named() {
     let program = Program::Wasm { module, fuel: None, deterministic: false };
     for index in 0..20 {
         let spec = BatchSpec { name: Some(format!("job {index}")), ..BatchSpec::new(Call::new(program.clone())) };
-        quorum.apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: JobSpec::batch(spec) })).unwrap();
+        quorum.apply(peer(0), Command::submit(&key(0), job(index), JobSpec::batch(spec))).unwrap();
     }
     let Some(QueryAnswer::Uses(uses)) = quorum.state.answer(&Query::Uses { object: elsewhere }) else { panic!() };
     assert_eq!((uses.total as usize, uses.first.len()), (20, crate::quorum::limits::USES_NAMED_MAX));

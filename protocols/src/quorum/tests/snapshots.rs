@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 
-use crate::approval::Grant;
+use crate::approval::{Grant, Signature};
 use crate::ids::*;
 use crate::job::batch::{BatchSpec, Map};
 use crate::job::limits::JOBS_LIVE_MAX;
 use crate::job::record::{JobRecord, Run, RunState};
+use crate::job::signed::OwnerSignature;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::store::{ColumnRecord, ColumnState, StoreRun};
 use crate::object::layout::Profile;
@@ -27,7 +29,15 @@ use crate::shared_map::SharedMap;
 use crate::task::spec::{Call, Program};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 const PROFILE: Profile = Profile { data: 4, parity: 2 };
 const NOW: Millis = Millis(1_000);
 
@@ -77,7 +87,10 @@ fn stored(number: usize) -> (JobRecord, ObjectRecord) {
     };
     let run = StoreRun { manifest: Some(hash(number)), ..StoreRun::new(OWNER, PROFILE.columns(), NOW) };
     let (spec, run) = (JobSpec::store(store_spec()), Run::Store(Box::new(run)));
-    let mut record = JobRecord::begin((job(number), OWNER), NOW, spec, run, format!("submitted through {OWNER}"));
+    // As large as any, and not looked at.
+    let signed = OwnerSignature { signature: Signature([1; 32], [2; 32]), trigger: None };
+    let mut record =
+        JobRecord::begin((job(number), OWNER, signed), NOW, spec, run, format!("submitted through {OWNER}"));
     record.move_to(NOW, RunState::Running, "6 columns have a holder, 2 peers are spare".to_owned());
     record.move_to(NOW, RunState::Succeeded, format!("stored as {}", hash(number)));
     record.finished_at = Some(NOW);
@@ -103,7 +116,7 @@ fn full() -> QuorumState {
             0 => JobSpec::store(store_spec()),
             _ => JobSpec::batch(BatchSpec { map: Map::Count(20), ..BatchSpec::new(call) }),
         };
-        (OWNER, Command::Job(job(OBJECTS_MAX + number), JobCommand::Submit { spec }))
+        (OWNER, Command::submit(&owner_key(), job(OBJECTS_MAX + number), spec))
     };
     let numbers: Vec<usize> = (0..JOBS_LIVE_MAX).collect();
     for (entry, numbers) in numbers.chunks(500).enumerate() {
@@ -181,7 +194,7 @@ fn what_is_applied_later_is_not_in_a_snapshot() {
     let call = Call::new(Program::Command { name: "work".to_owned() });
     let spec = JobSpec::batch(BatchSpec { map: Map::Count(100), ..BatchSpec::new(call) });
     for number in 0..200 {
-        let submit = Command::Job(job(number), JobCommand::Submit { spec: spec.clone() });
+        let submit = Command::submit(&owner_key(), job(number), spec.clone());
         state.apply(LogIndex(number as u64), &Batch::at(NOW, vec![(OWNER, submit)])).0.replies[0].as_ref().unwrap();
     }
     let (view, before) = (state.snapshot_view(), state.encode_snapshot());

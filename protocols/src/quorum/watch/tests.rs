@@ -8,6 +8,7 @@ use crate::ids::{LeaseId, MemberId, Millis, PeerId, QuorumId};
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::object::Profile;
 use crate::quorum::{Batch, Command, JobCommand, StoreCommand};
+use ed25519_dalek::SigningKey;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
 const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };
@@ -21,13 +22,16 @@ impl Log {
         let mut log = Self(QuorumState::new(QUORUM), 0);
         for job in [JOB, OTHER] {
             let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: PROFILE });
-            log.commit(Command::Job(job, JobCommand::Submit { spec }));
+            log.commit(Command::submit(&SigningKey::from_bytes(&[9; 32]), job, spec));
         }
         log
     }
     fn commit(&mut self, command: Command) -> Vec<Event> {
         self.1 += 1;
-        let batch = Batch::at(Millis(self.1), vec![(PeerId([9; 32]), command)]);
+        let batch = Batch::at(
+            Millis(self.1),
+            vec![(PeerId(SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes()), command)],
+        );
         let (reply, events) = self.0.apply(LogIndex(self.1), &batch);
         reply.replies.into_iter().for_each(|reply| drop(reply.unwrap()));
         events

@@ -222,7 +222,8 @@ fn run_commands(bytes: &[u8]) -> Trail {
 
 fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
     let job = JobId { quorum: QUORUM, local: [step.below(1, 3) as u8; 16] };
-    let anybody = KEYS[step.below(2, PEERS)].1;
+    let (key, anybody) = &KEYS[step.below(2, PEERS)];
+    let anybody = *anybody;
     let content = step.below(3, CONTENTS);
     let manifest = MANIFESTS[content].hash();
     let column = PieceIndex(step.byte(4) % 4);
@@ -238,10 +239,7 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
             let name = step.is_set(5, 0).then(|| "name".to_owned());
             let profile =
                 if step.byte(5) > 250 { Profile { data: step.byte(4), parity: step.byte(3) } } else { PROFILE };
-            (
-                anybody,
-                Command::Job(job, JobCommand::Submit { spec: JobSpec::store(StoreSpec { name, size: None, profile }) }),
-            )
+            (anybody, Command::submit(key, job, JobSpec::store(StoreSpec { name, size: None, profile })))
         }
         1..=4 => (anybody, duty(state, step).unwrap_or(Command::Quorum(QuorumCommand::Noop))),
         5 | 6 => {

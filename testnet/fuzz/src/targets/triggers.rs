@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
@@ -34,7 +35,15 @@ use crate::script::{Step, steps};
 use crate::trail::Trail;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-const OWNER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const OWNER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
+
+fn owner_key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
 const WORKER: PeerId = PeerId([8; 32]);
 const EMITTER: PeerId = PeerId([7; 32]);
 const JOBS: usize = 5;
@@ -141,7 +150,7 @@ fn command(
                 255 => JobSpec::batch(work()),
                 _ => JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger(step), work()))),
             };
-            Command::Job(job, JobCommand::Submit { spec })
+            Command::submit(&owner_key(), job, spec)
         }
         2..=5 => {
             let mut spans = planner.spans(state, wall, state.time().max(wall), SPANS_MAX);

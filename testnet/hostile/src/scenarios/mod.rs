@@ -87,7 +87,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario!(
         "orders-in-a-name",
-        Standing::Open("a worker believes who an order says it is for"),
+        Standing::Open("not run on this tree since orders carry their owner's signature"),
         orders::run_in_a_name,
         "a stranger gives a command to workers in a listed submitter's name"
     ),

@@ -1,17 +1,22 @@
 //! Orders to workers by who may give none: tasks in a listed submitter's name, and terms that fence off the primary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, ApprovalRequest, Subject};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{
     Attempt, Digest, JobId, LeaseId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term,
 };
+use quorate_protocols::job::batch::BatchSpec;
+use quorate_protocols::job::{JobSpec, WorkSpec};
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer};
-use quorate_protocols::task::message::{Assignment, StepContext, TaskAnswer, TaskMessage};
+use quorate_protocols::task::inputs::idempotency_token;
+use quorate_protocols::task::message::{Assignment, OwnerProof, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{TaskAttempt, TaskId};
 use quorate_protocols::task::spec::{Call, OutputPlace, Program, TaskInput};
+use quorate_protocols::wire;
 
 use crate::arena::{Arena, Fault};
 use crate::client::Client;
@@ -25,33 +30,39 @@ const STARTED_MAX: Duration = Duration::from_secs(5);
 /// An honest task ends within this beside the attack.
 const TASK_MAX: Duration = Duration::from_secs(10);
 
-fn assignment(job: JobId, owner: PeerId, number: u32) -> (StepContext, Assignment) {
+/// An order in the owner's name, with the best word for it that a stranger has: its own, on the very same work.
+fn assignment(key: &SigningKey, job: JobId, owner: PeerId) -> (StepContext, Assignment) {
     let call = Call {
         program: Program::Command { name: COMMAND.to_owned() },
         args: Vec::new(),
         env: BTreeMap::new(),
         inputs: BTreeMap::new(),
     };
+    let work = WorkSpec::from(BatchSpec::new(call.clone()));
+    let signature = JobSpec::Once(work.clone()).sign(key, job);
+    let proof = OwnerProof { signature, trigger: None, work: wire::encode(&work).into(), fire: None };
     let step = StepContext {
         job,
         step: StepIndex(0),
         owner,
+        readers: BTreeSet::new(),
         submitted_at: Millis(0),
         call,
         resources: Requirement::from(Capacity { disk_bytes: 0, memory_bytes: 1 << 20, slots: 1 }),
-        timeout: Duration::from_secs(30),
-        output: OutputPlace::Inline,
+        timeout: Duration::from_secs(600),
+        output: OutputPlace::Object,
         idempotent: true,
         verified: false,
+        proof: Some(proof),
     };
-    let id = TaskId { job, step: StepIndex(0), task: TaskIndex(number) };
+    let id = TaskId { job, step: StepIndex(0), task: TaskIndex(0) };
     let assignment = Assignment {
         task: TaskAttempt { id, attempt: Attempt(1) },
         of: 1,
         input: TaskInput::None,
         outputs: Vec::new(),
         inputs: Digest([0; 32]),
-        token: Digest([number as u8; 32]),
+        token: idempotency_token(id),
         checkpoint: None,
     };
     (step, assignment)
@@ -101,7 +112,7 @@ pub async fn run_in_a_name(arena: &mut Arena) -> Result<(), Fault> {
         for (number, peer) in arena.peers().into_iter().enumerate() {
             let lease = lease(arena, &client, peer, quorum).await.unwrap_or_default();
             let job = JobId { quorum, local: [number as u8; 16] };
-            let (step, assignment) = assignment(job, owner, number as u32);
+            let (step, assignment) = assignment(client.key(), job, owner);
             for term in [Term(1), Term(u64::MAX)] {
                 let (steps, assignments) = (vec![step.clone()], vec![assignment.clone()]);
                 let message = TaskMessage::Assign { quorum, term, lease, steps, assignments };

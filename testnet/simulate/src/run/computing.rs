@@ -11,7 +11,7 @@ use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand, Rejection};
+use quorate_protocols::quorum::{CommandReply, Rejection};
 use quorate_protocols::task::inputs::idempotency_token;
 use quorate_protocols::task::limits::LOSSES_MAX;
 use quorate_protocols::task::record::{TaskId, TaskState};
@@ -94,7 +94,7 @@ impl Session {
         let mut local = [0; 16];
         self.rng.fill(&mut local);
         let (job, is_idempotent) = (JobId { quorum, local }, spec.idempotent);
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
+        let submit = self.world.submit(index, job, JobSpec::batch(spec));
         let is_taken = |result: Result<_, ClientError>| matches!(result, Ok(CommandReply::Submitted { .. }));
         let submitting = Some(self.world.command(index, quorum, submit, is_taken));
         self.computing.push(Computing { job, tasks, is_idempotent, submitting, is_acknowledged: false });

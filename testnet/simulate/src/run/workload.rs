@@ -150,12 +150,7 @@ impl Session {
                 return;
             }
             match self.rng.below(10) {
-                0..=1 => self.job_command(
-                    owner,
-                    job,
-                    JobOperation::Submit,
-                    Command::Job(job, JobCommand::Submit { spec: spec() }),
-                ),
+                0..=1 => self.job_command(owner, job, JobOperation::Submit, self.world.submit(owner, job, spec())),
                 2 => self.job_command(owner, job, JobOperation::Cancel, Command::Job(job, JobCommand::Cancel)),
                 3 => self.watch_job(index, job, Until::Ended),
                 4..=5 => self.watch_job(index, job, Until::Changed { since: LogIndex(0) }),

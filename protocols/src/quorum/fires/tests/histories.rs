@@ -73,7 +73,7 @@ proptest! {
             match step {
                 Step::Submit(index, when, overlap) => {
                     let spec = TriggeredSpec::new(random_trigger(when, overlap), work());
-                    let _ = quorum.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }));
+                    let _ = quorum.apply(Command::submit(&owner_key(), job(index), JobSpec::Triggered(Box::new(spec))));
                 }
                 Step::Pass(seconds) => quorum.now += seconds as u64 * SECOND,
                 Step::Back(seconds) => quorum.now -= (seconds as u64 * SECOND).min(quorum.now - 500_000),

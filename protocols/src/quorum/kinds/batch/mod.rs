@@ -202,6 +202,10 @@ impl Kind for Batch {
         run.clone()
     }
 
+    fn redacted_spec(spec: &BatchSpec) -> BatchSpec {
+        spec.redacted()
+    }
+
     fn check_invariants(view: RunView<'_>, record: &JobRecord, spec: &BatchSpec, run: &BatchRun) -> Checked {
         spec.check().map_err(|fault| fault.to_string())?;
         let (plan, step, state) = (Plan::of(spec), run.tasks.step, record.state);

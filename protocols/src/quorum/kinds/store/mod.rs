@@ -28,6 +28,7 @@ use crate::quorum::jobs::JobBook;
 use crate::quorum::limits::LEVEL_FIRST;
 use crate::quorum::reply::Rejection;
 use crate::quorum::reply::{Applied, invalid};
+use crate::quorum::rights::Verb;
 use crate::text::counted;
 use std::collections::BTreeSet;
 
@@ -72,9 +73,9 @@ impl OwnCommand for StoreCommand {
         }
     }
 
-    fn author(&self, _: JobId) -> Author<'_> {
+    fn author(&self, job: JobId) -> Author<'_> {
         match self {
-            Self::Attach => Author::Anyone,
+            Self::Attach => Author::Owner { job, verb: Verb::Attach },
             Self::Progress { .. } | Self::ColumnFailed { .. } | Self::Commit { .. } => Author::Worker,
             Self::Fail { upload_attempt: Some(_), .. } => Author::Worker,
             Self::Fail { upload_attempt: None, .. }

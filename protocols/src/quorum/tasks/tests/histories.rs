@@ -60,7 +60,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let report = |task, result| Command::Task(TaskCommand::Report { reports: vec![Report { task, result }] });
     let text = if draw.skew == 1 { "lie" } else { "true" };
     let command = match draw.what {
-        0 | 1 => Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(drawn_spec(draw)) }),
+        0 | 1 => Command::submit(&owner_key(), job, JobSpec::batch(drawn_spec(draw))),
         2 | 3 => Command::Task(TaskCommand::SetWorker { worker: worker(draw.peer, 1 + draw.pick as u32 % 3) }),
         4 => Command::Task(TaskCommand::LoseWorker {
             peer: by,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use super::super::*;
@@ -17,7 +18,11 @@ use crate::job::spec::{JobSpec, StoreSpec};
 use crate::quorum::{Batch, Command, JobCommand, StoreCommand};
 
 const JOBS: u8 = 4;
-const ASKER: PeerId = PeerId([9; 32]);
+/// The peer whose key is made of 9s: it signs what it submits.
+const ASKER: PeerId = PeerId([
+    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
+    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
+]);
 
 fn job(n: u8) -> JobId {
     JobId { quorum: QUORUM, local: [n % JOBS; 16] }
@@ -31,7 +36,7 @@ impl Log {
         let mut log = Self(vec![(QuorumState::new(QUORUM), Vec::new())]);
         for n in 0..JOBS {
             let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: PROFILE });
-            log.commit(Command::Job(job(n), JobCommand::Submit { spec }));
+            log.commit(Command::submit(&SigningKey::from_bytes(&[9; 32]), job(n), spec));
         }
         log
     }

@@ -1,0 +1,226 @@
+//! Readers: what of an answer a peer may see, decided by the member that answers.
+//!
+//! States are for everybody: a job can be followed from any peer. Arguments, environment and inline contents of a
+//! specification are taken out of answers for peers that may not read them, and results are refused to them
+//! ([`super::rights`] has the table). An answer is judged once it is there, by the state that it came from or a newer
+//! one: who owns a job and whom it names never changes.
+
+use crate::ids::{JobId, PeerId};
+use crate::job::record::JobRecord;
+use crate::quorum::authority::Forbidden;
+use crate::quorum::request::{Query, QueryAnswer};
+use crate::quorum::rights::{Party, Verb};
+use crate::quorum::state::QuorumState;
+use crate::quorum::watch::{WatchAnswer, Watched};
+
+/// The peer that asks, as the answering member's transport authenticated it, and what that member knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub by: PeerId,
+    /// The member's settings name it as an operator of the network.
+    pub is_operator: bool,
+    /// It is a voter or learner of the quorum.
+    pub is_member: bool,
+}
+
+impl Asker {
+    fn may(self, verb: Verb, record: &JobRecord, is_worker: bool) -> bool {
+        verb.allows(&[
+            (Party::Owner, record.owner == self.by),
+            (Party::Operator, self.is_operator),
+            (Party::Reader, record.spec.names_reader(self.by)),
+            (Party::Worker, is_worker),
+            (Party::Member, self.is_member),
+        ])
+    }
+
+    fn redact_job(self, record: &mut JobRecord) {
+        if !self.may(Verb::ReadSpec, record, false) {
+            record.spec = record.spec.redacted();
+        }
+    }
+
+    /// The answer without what the asker may not read.
+    pub fn redact(self, mut answer: QueryAnswer) -> QueryAnswer {
+        match &mut answer {
+            QueryAnswer::Job(record) => self.redact_job(record),
+            QueryAnswer::Jobs(records) => records.iter_mut().for_each(|record| self.redact_job(record)),
+            _ => (),
+        }
+        answer
+    }
+
+    /// The same of an answer to watches.
+    pub fn redact_watched(self, mut answer: WatchAnswer) -> WatchAnswer {
+        if let WatchAnswer::Update { met, .. } = &mut answer {
+            for (_, watched) in met {
+                if let Watched::Met(record) = watched {
+                    self.redact_job(record);
+                }
+            }
+        }
+        answer
+    }
+}
+
+/// The job whose results a query asks for, if it does.
+const fn asks_for_results(query: &Query) -> Option<JobId> {
+    match query {
+        Query::Tasks { job, .. } | Query::Outputs { job, .. } => Some(*job),
+        Query::Quorum
+        | Query::Job { .. }
+        | Query::Jobs { .. }
+        | Query::Object { .. }
+        | Query::Objects { .. }
+        | Query::History { .. }
+        | Query::Why { .. }
+        | Query::Workers
+        | Query::Fires { .. }
+        | Query::Subscription { .. }
+        | Query::Uses { .. } => None,
+    }
+}
+
+impl QuorumState {
+    /// Whether the asker may have an answer to the query at all.
+    pub fn check_asker(&self, asker: Asker, query: &Query) -> Result<(), Forbidden> {
+        let Some(job) = asks_for_results(query) else { return Ok(()) };
+        let record = self.jobs().get(&job).ok_or(Forbidden::UnknownJob { job })?;
+        let mut attempts = self.attempts_of(asker.by).map(|(task, _)| task.id.job);
+        let is_worker = attempts.any(|of| of == job);
+        match asker.may(Verb::ReadResults, record, is_worker) {
+            true => Ok(()),
+            false => Err(Forbidden::NotReader { job, owner: record.owner, verb: Verb::ReadResults }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::approval::Grant;
+    use crate::capacity::Capacity;
+    use crate::engine::Engine;
+    use crate::ids::{Incarnation, LeaseId, LogIndex, MemberId, Millis, QuorumId, StepIndex, TaskIndex};
+    use crate::job::batch::BatchSpec;
+    use crate::job::spec::JobSpec;
+    use crate::quorum::command::TaskCommand;
+    use crate::quorum::entry::{Batch, Command};
+    use crate::quorum::watch::EntryId;
+    use crate::task::record::WorkerRecord;
+    use crate::task::spec::{Call, Content, Program};
+
+    const QUORUM: QuorumId = QuorumId([1; 16]);
+    const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };
+    const OWNER: u8 = 2;
+    const READER: u8 = 3;
+    const WORKER: u8 = 4;
+    const MEMBER: u8 = 5;
+    const OPERATOR: u8 = 8;
+    const STRANGER: u8 = 9;
+    const ALL: [u8; 6] = [OWNER, OPERATOR, READER, WORKER, MEMBER, STRANGER];
+
+    fn key(number: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number; 32])
+    }
+
+    fn peer(number: u8) -> PeerId {
+        PeerId(key(number).verifying_key().to_bytes())
+    }
+
+    fn asker(number: u8) -> Asker {
+        Asker { by: peer(number), is_operator: number == OPERATOR, is_member: number == MEMBER }
+    }
+
+    /// A job with something to hide, which names a reader and has an attempt at a worker.
+    fn state() -> QuorumState {
+        let mut call = Call::new(Program::Command { name: "work".to_owned() });
+        call.args = vec!["secret".to_owned()];
+        call.env.insert("TOKEN".to_owned(), "secret".to_owned());
+        call.inputs.insert("key".to_owned(), Content::Inline(Bytes::from_static(b"secret")));
+        let spec = BatchSpec { readers: BTreeSet::from([peer(READER)]), ..BatchSpec::new(call) };
+        let worker = WorkerRecord {
+            grant: Grant {
+                holder: MemberId { peer: peer(WORKER), incarnation: Incarnation(1) },
+                lease: LeaseId([4; 16]),
+            },
+            capacity: Capacity { slots: 2, memory_bytes: 1 << 30, disk_bytes: 0 },
+            engines: vec![Engine::Command],
+            labels: Default::default(),
+        };
+        let mut state = QuorumState::new(QUORUM);
+        let commands = vec![
+            (peer(1), Command::Task(TaskCommand::SetWorker { worker })),
+            (peer(OWNER), Command::submit(&key(OWNER), JOB, JobSpec::batch(spec))),
+        ];
+        for reply in state.apply(LogIndex(1), &Batch::at(Millis(1), commands)).0.replies {
+            reply.unwrap();
+        }
+        state
+    }
+
+    /// Those who see the secret in the answer as it leaves.
+    fn seeing(answer: impl Fn(Asker) -> String) -> Vec<u8> {
+        ALL.into_iter().filter(|number| answer(asker(*number)).contains("secret")).collect()
+    }
+
+    #[test]
+    fn a_specification_is_shown_whole_to_those_who_may_read_it() {
+        let state = state();
+        let may = [OWNER, OPERATOR, READER, MEMBER];
+        for query in [Query::Job { job: JOB }, Query::Jobs { after: None, limit: 9 }] {
+            let answer = state.answer(&query).unwrap();
+            assert_eq!(seeing(|asker| format!("{:?}", asker.redact(answer.clone()))), may, "{query:?}");
+        }
+        let record = Box::new(state.jobs()[&JOB].clone());
+        let met = vec![(EntryId(1), Watched::Met(record))];
+        let answer = WatchAnswer::Update { met, refused: Vec::new() };
+        assert_eq!(seeing(|asker| format!("{:?}", asker.redact_watched(answer.clone()))), may);
+    }
+
+    #[test]
+    fn what_is_hidden_leaves_the_state_and_the_plan() {
+        let state = state();
+        let Some(QueryAnswer::Job(shown)) = state.answer(&Query::Job { job: JOB }) else { panic!("no job") };
+        let QueryAnswer::Job(hidden) = asker(STRANGER).redact(QueryAnswer::Job(shown.clone())) else { panic!() };
+        assert_eq!((hidden.state, hidden.owner, &hidden.history), (shown.state, shown.owner, &shown.history));
+        let spec = hidden.spec.as_batch().unwrap();
+        assert_eq!(spec.call.env.keys().collect::<Vec<_>>(), ["TOKEN"], "that there is one is no secret");
+        assert_eq!(spec.programs().collect::<Vec<_>>(), ["work"]);
+    }
+
+    #[test]
+    fn results_are_for_those_who_may_read_them_and_for_the_jobs_workers() {
+        let state = state();
+        let (job, step, from, limit) = (JOB, StepIndex(0), TaskIndex(0), 9);
+        for query in [Query::Outputs { job, step, from, limit }, Query::Tasks { job, step, from, limit }] {
+            let may = |number: &u8| state.check_asker(asker(*number), &query).is_ok();
+            let allowed: Vec<u8> = ALL.into_iter().filter(may).collect();
+            assert_eq!(allowed, [OWNER, OPERATOR, READER, WORKER, MEMBER], "{query:?}");
+        }
+        let query = Query::Outputs { job, step, from, limit };
+        let refusal = state.check_asker(asker(STRANGER), &query).unwrap_err().to_string();
+        assert!(refusal.contains("names in `readers`"), "{refusal}");
+        let unknown = Query::Outputs { job: JobId { local: [7; 16], ..JOB }, step, from, limit };
+        assert!(matches!(state.check_asker(asker(OWNER), &unknown), Err(Forbidden::UnknownJob { .. })));
+    }
+
+    #[test]
+    fn the_state_of_a_job_is_for_everybody() {
+        let state = state();
+        for query in [
+            Query::Job { job: JOB },
+            Query::Jobs { after: None, limit: 9 },
+            Query::History { job: JOB },
+            Query::Why { job: JOB },
+            Query::Fires { job: JOB, from: 0, limit: 9 },
+        ] {
+            assert_eq!(state.check_asker(asker(STRANGER), &query), Ok(()), "{query:?}");
+        }
+    }
+}
