@@ -254,6 +254,9 @@ impl Approver {
         if inner.directory.is_draining() {
             return Err(Refusal::Draining);
         }
+        if let Err(distrust) = inner.directory.check_trust(from) {
+            return Err(Refusal::Untrusted { reason: format!("of the asker: {distrust}") });
+        }
         let role = match request.subject {
             Subject::Founding { .. } | Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
             Subject::Worker { .. } if request.requirement.capacity.slots == 0 => {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use quorate_protocols::admission::Trust;
 use quorate_protocols::capacity::{Capacity, Unmet};
 use quorate_protocols::ids::Nonce;
 use quorate_protocols::resources::Limits;
@@ -73,6 +74,8 @@ async fn start_with(disk: &MemoryDisk, roles: &[NodeRole]) -> Bench {
                 roles: Vec::new(),
                 name: String::new(),
                 labels: labels.clone(),
+                trust: Trust::default(),
+                admission: None,
             });
             let parts = ApproverParts {
                 seams: seams.clone(),

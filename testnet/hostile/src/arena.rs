@@ -321,7 +321,10 @@ impl Arena {
             format!("{jobs} jobs acknowledged, {} refused, the slowest took {:?}", load.refused, load.slowest)
         };
         self.note_text(load);
-        self.note_text(format!("submits after the attack took at most {after:?}, before it {:?}", self.submit_baseline));
+        self.note_text(format!(
+            "submits after the attack took at most {after:?}, before it {:?}",
+            self.submit_baseline
+        ));
         Outcome { broken: self.broken, notes: self.notes, took: self.began.elapsed() }
     }
 

@@ -63,7 +63,11 @@ pub async fn destroy_object(arena: &mut Arena) -> Result<(), Fault> {
     let columns: Vec<PeerId> = arena.first_object().columns.iter().map(|column| column.holder).collect();
     // Without an answer the stranger guesses: the attempt is the first, and the lease's name is not known.
     let record = record_of(&client, arena).await;
-    arena.note_text(if record.is_some() { "the stranger may read the object's record" } else { "no record for strangers" });
+    arena.note_text(if record.is_some() {
+        "the stranger may read the object's record"
+    } else {
+        "no record for strangers"
+    });
     let before: u64 =
         arena.testnet.indices().iter().map(|node| size_of(&arena.testnet.node_dir(*node).join("pieces"))).sum();
     let garbage = Bytes::from_static(b"sixteen bytes...");
