@@ -46,7 +46,7 @@ fn only_admitted_peers_become_members() {
     net.at(5, &["job", "wait", &job]).ok();
     let members = || -> Vec<String> {
         let quorums = net.get(1, "/v1/quorums");
-        let quorums = quorums["quorums"].as_array().cloned().unwrap_or_default();
+        let quorums = quorums["items"].as_array().cloned().unwrap_or_default();
         let members = |quorum: &Value| quorum["members"].as_array().cloned().unwrap_or_default();
         quorums.iter().flat_map(members).map(|member| member.to_string()).collect()
     };
