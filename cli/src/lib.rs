@@ -27,6 +27,7 @@ mod reader;
 mod receipt;
 mod reference;
 mod removal;
+mod sealing;
 mod show;
 mod testnet;
 mod token;
