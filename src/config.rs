@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_protocols::admission::Trust;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::units::ByteSize;
@@ -86,7 +87,17 @@ pub struct NetworkSection {
     pub quic: bool,
     /// When not empty, only these peers are let in, on every transport.
     pub allow_peers: BTreeSet<PeerId>,
+    /// With either not empty, only these peers, and those that one of these keys has admitted, are relied on as
+    /// members, holders and workers.
+    pub trusted_peers: BTreeSet<PeerId>,
+    pub authorities: BTreeSet<PeerId>,
     pub connections_max: u32,
+}
+
+impl NetworkSection {
+    pub fn trust(&self) -> Trust {
+        Trust { peers: self.trusted_peers.clone(), authorities: self.authorities.clone() }
+    }
 }
 
 impl Default for NetworkSection {
@@ -98,6 +109,8 @@ impl Default for NetworkSection {
             mdns: true,
             quic: false,
             allow_peers: BTreeSet::new(),
+            trusted_peers: BTreeSet::new(),
+            authorities: BTreeSet::new(),
             connections_max: 512,
         }
     }

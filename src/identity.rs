@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ed25519_dalek::SigningKey;
+use quorate_protocols::admission::Admission;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, PeerId};
 
 use crate::folder::{self, FolderError};
@@ -23,11 +24,16 @@ pub const KEY_FILE: &str = "identity.key";
 pub const INCARNATION_FILE: &str = "incarnation";
 pub const SECRET_FILE: &str = "network.secret";
 
+/// The key of an authority, in the folder of whoever made it, and the admission of the folder's own node.
+pub const AUTHORITY_FILE: &str = "authority.key";
+pub const ADMISSION_FILE: &str = "admission";
+
 /// Far above any file kept here: a larger one is not ours.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
 
 /// Addresses in one join line, and the length of the line: far above what a person pastes.
 pub const JOIN_ADDRESSES_MAX: usize = 32;
+const JOIN_AUTHORITIES_MAX: usize = 8;
 const JOIN_LINE_BYTES_MAX: usize = 8 * 1024;
 
 const JOIN_PREFIX: &str = "quorate1-join:";
@@ -58,6 +64,11 @@ pub enum IdentityError {
         path.display(), path.display()
     )]
     Exposed { path: PathBuf, mode: u32 },
+    #[error(
+        "{} is missing: this folder has no authority. Run this where `quorate init --authority` made one, or bring its \
+         key here", path.display()
+    )]
+    NoAuthority { path: PathBuf },
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("{} belongs to another network: its secret differs from the one given", path.display())]
@@ -140,6 +151,41 @@ fn write_incarnation(dir: &Path, incarnation: Incarnation) -> Result<(), Identit
     write_private(&dir.join(INCARNATION_FILE), &hex::encode(incarnation.0.to_be_bytes()))
 }
 
+/// Reads the key of the folder's authority.
+pub fn load_authority(dir: &Path) -> Result<SigningKey, IdentityError> {
+    let path = dir.join(AUTHORITY_FILE);
+    if !exists(&path)? {
+        return Err(IdentityError::NoAuthority { path });
+    }
+    read_hex::<32>(dir, &path, true, "64 hexadecimal digits").map(|key| SigningKey::from_bytes(&key))
+}
+
+/// Draws the key of an authority into the folder. One that is there stays.
+pub fn load_or_create_authority(dir: &Path, entropy: &dyn Entropy) -> Result<SigningKey, IdentityError> {
+    create_dir(dir)?;
+    let path = dir.join(AUTHORITY_FILE);
+    if !exists(&path)? {
+        write_private(&path, &hex::encode(entropy.bytes::<32>()))?;
+    }
+    load_authority(dir)
+}
+
+/// What the folder's node shows to be trusted, if it was given something.
+pub fn load_admission(dir: &Path) -> Result<Option<Admission>, IdentityError> {
+    let path = dir.join(ADMISSION_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::Io { what: "reading", path, source }),
+    };
+    let damaged = |_| IdentityError::Damaged { path, expected: "a line that `quorate admit` printed" };
+    text.parse().map(Some).map_err(damaged)
+}
+
+pub fn write_admission(dir: &Path, admission: &Admission) -> Result<(), IdentityError> {
+    write_private(&dir.join(ADMISSION_FILE), &admission.to_string())
+}
+
 /// What the nodes of one network share. Whoever has it may join; it never leaves the folder but in a join line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct NetworkSecret([u8; 32]);
@@ -192,6 +238,8 @@ pub fn load_or_create_secret(
 pub struct JoinLine {
     pub secret: NetworkSecret,
     pub addresses: Vec<String>,
+    /// Public keys of the network's authorities.
+    pub authorities: Vec<PeerId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -206,13 +254,19 @@ pub enum JoinLineError {
     NoAddress,
     #[error("the join line's address {address:?} is not usable: {reason}")]
     Address { address: String, reason: String },
+    #[error("the join line's authority {authority:?} is no public key. Copy the whole line again")]
+    Authority { authority: String },
     #[error("the join line is too long: at most {JOIN_ADDRESSES_MAX} addresses")]
     TooLong,
 }
 
 impl std::fmt::Display for JoinLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{JOIN_PREFIX}{}@{}", hex::encode(self.secret.0), self.addresses.join(","))
+        write!(f, "{JOIN_PREFIX}{}@{}", hex::encode(self.secret.0), self.addresses.join(","))?;
+        for (at, authority) in self.authorities.iter().enumerate() {
+            write!(f, "{}{authority}", if at == 0 { '#' } else { ',' })?;
+        }
+        Ok(())
     }
 }
 
@@ -227,6 +281,17 @@ impl FromStr for JoinLine {
         let (secret, addresses) = rest.split_once('@').ok_or(JoinLineError::Shape)?;
         let mut bytes = [0; 32];
         hex::decode_to_slice(secret, &mut bytes).map_err(|_| JoinLineError::Secret)?;
+        let (addresses, authorities) = addresses.split_once('#').unwrap_or((addresses, ""));
+        let authorities: Vec<PeerId> = authorities
+            .split(',')
+            .filter(|authority| !authority.is_empty())
+            .map(|authority| {
+                authority.parse().map_err(|_| JoinLineError::Authority { authority: authority.to_owned() })
+            })
+            .collect::<Result<_, _>>()?;
+        if authorities.len() > JOIN_AUTHORITIES_MAX {
+            return Err(JoinLineError::TooLong);
+        }
         let addresses: Vec<String> =
             addresses.split(',').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect();
         if addresses.is_empty() {
@@ -239,7 +304,7 @@ impl FromStr for JoinLine {
             crate::config::address::Bootstrap::from_str(address)
                 .map_err(|error| JoinLineError::Address { address: address.clone(), reason: error.to_string() })?;
         }
-        Ok(Self { secret: NetworkSecret(bytes), addresses })
+        Ok(Self { secret: NetworkSecret(bytes), addresses, authorities })
     }
 }
 
@@ -384,11 +449,33 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_and_its_admissions_stay_in_their_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let entropy = SeededEntropy::new(1);
+        assert!(matches!(load_authority(dir.path()), Err(IdentityError::NoAuthority { .. })));
+        let key = load_or_create_authority(dir.path(), &entropy).unwrap();
+        assert_eq!(load_or_create_authority(dir.path(), &entropy).unwrap(), key);
+        let mode = fs::metadata(dir.path().join(AUTHORITY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(load_admission(dir.path()).unwrap(), None);
+        let admission = Admission::sign(&key, PeerId([3; 32]), quorate_protocols::ids::Millis(5));
+        write_admission(dir.path(), &admission).unwrap();
+        assert_eq!(load_admission(dir.path()).unwrap(), Some(admission));
+        fs::write(dir.path().join(ADMISSION_FILE), "hello").unwrap();
+        assert!(load_admission(dir.path()).unwrap_err().to_string().contains("quorate admit"));
+    }
+
+    #[test]
     fn a_join_line_reads_back_and_its_faults_are_explained() {
         let line = JoinLine {
             secret: NetworkSecret::from_bytes([7; 32]),
             addresses: vec!["192.168.1.4:7420".into(), "box.local:7420".into()],
+            authorities: vec![],
         };
+        let authority = SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes();
+        let ruled = JoinLine { authorities: vec![PeerId(authority), PeerId(authority)], ..line.clone() };
+        assert_eq!(ruled.to_string().parse(), Ok(ruled.clone()));
+        assert!(matches!(format!("{line}#bob").parse::<JoinLine>(), Err(JoinLineError::Authority { .. })));
         assert_eq!(line.to_string().parse(), Ok(line.clone()));
         assert_eq!(format!("  {line}\n").parse(), Ok(line.clone()));
         assert_eq!("hello".parse::<JoinLine>(), Err(JoinLineError::Prefix));

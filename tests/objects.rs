@@ -178,3 +178,32 @@ fn pieces_of_a_lost_disk_are_rebuilt_without_anybody_reading_them() {
     });
     assert!(net.read(holder, &object) == content(300 * KIB, 4));
 }
+
+/// Goal: whoever holds the key file reads a sealed object, and nobody else reads anything of it. Method: a real network,
+/// the object got with the key, without it, and with another one; the same file again; a pipe.
+#[test]
+fn a_sealed_object_is_read_with_its_key_alone() {
+    let net = Net::up(3);
+    let file = net.file("secret", 3 << 20, 9);
+    let path = |name: &str| net.dir.path().join(name).to_str().unwrap().to_owned();
+    let (source, key, out) = (path("secret"), path("mine.key"), path("out"));
+    let ran = net.at(1, &["object", "put", &source, "--encrypt", &key, "--json"]).ok();
+    assert!(ran.stderr.contains("without it nobody reads the object again"), "{}", ran.stderr);
+    let put = ran.json();
+    let object = put["object"].as_str().unwrap();
+    net.at(2, &["object", "get", object, "-o", &out, "--decrypt", &key]).ok();
+    let content = std::fs::read(&file).unwrap();
+    assert!(std::fs::read(&out).unwrap() == content, "it came back changed");
+    net.at(2, &["object", "get", object, "-o", &out]).ok();
+    let stored = std::fs::read(&out).unwrap();
+    assert!(!stored.windows(64).any(|window| window == &content[..64]), "the content can be read");
+    std::fs::write(path("other.key"), "11".repeat(32)).unwrap();
+    std::fs::remove_file(&out).unwrap();
+    let other = path("other.key");
+    net.at(2, &["object", "get", object, "-o", &out, "--decrypt", &other]).fails(1, &["changed since", "key file"]);
+    assert!(!std::path::Path::new(&out).exists(), "no part of it is left");
+    let again = net.at(3, &["object", "put", &source, "--encrypt", &key, "--json"]).json();
+    assert_eq!(again["object"].as_str(), Some(object), "the same file under the same key");
+    net.at(1, &["object", "put", &path("nowhere"), "--encrypt", &path("unused.key")]).fails(1, &["nowhere"]);
+    assert!(!std::path::Path::new(&path("unused.key")).exists());
+}

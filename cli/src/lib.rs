@@ -1,6 +1,6 @@
 //! The command line: finds a node, asks its HTTP API, prints what it says.
 //!
-//! Apart from `init` and `node`, which act on a data folder and are passed in ([`Daemon`]), and `testnet`, which acts
+//! Apart from `init`, `admit` and `node`, which act on a data folder and are passed in ([`Daemon`]), and `testnet`, which acts
 //! on processes, every command speaks HTTP to a node and nothing else. What a person asked for goes to stdout (with
 //! `--json`, JSON and nothing but); progress, warnings and errors go to stderr, progress only to a terminal. Either
 //! goes through [`output`], where text of others loses what would act on a terminal. Exit codes: 0 done, 1 the request
@@ -27,6 +27,7 @@ mod reader;
 mod receipt;
 mod reference;
 mod removal;
+mod sealing;
 mod show;
 mod testnet;
 mod token;
@@ -48,6 +49,8 @@ use ids::Ids;
 pub struct Daemon {
     /// Makes a data folder.
     pub init: fn(&Common, &InitArgs) -> Result<(), Failure>,
+    /// Signs or takes an admission.
+    pub admit: fn(&Common, &AdmitArgs) -> Result<(), Failure>,
     /// Runs the node of a data folder until it is told to end.
     pub node: fn(&Common, &NodeArgs) -> Result<(), Failure>,
 }
@@ -98,6 +101,7 @@ fn run(args: Args, daemon: &Daemon) -> Result<(), Failure> {
     };
     match &command {
         Command::Init(init) => return (daemon.init)(&common, init),
+        Command::Admit(admit) => return (daemon.admit)(&common, admit),
         Command::Node(node) => return (daemon.node)(&common, node),
         _ => (),
     }
@@ -108,7 +112,7 @@ fn run(args: Args, daemon: &Daemon) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
         let outcome = match command {
-            Command::Init(_) | Command::Node(_) => unreachable!("handled above, by the daemon"),
+            Command::Init(_) | Command::Admit(_) | Command::Node(_) => unreachable!("handled above, by the daemon"),
             Command::Peers { complete } => reader::while_read(show::peers(&common, complete)).await,
             Command::Quorum(command) => reader::while_read(show::quorums(&common, command)).await,
             Command::Object(command) => object::run(&common, command).await,
@@ -143,7 +147,7 @@ async fn names(common: &Common) -> Ids {
 }
 
 pub use advice::shell_path;
-pub use args::{Common, InitArgs, NodeArgs};
+pub use args::{AdmitArgs, Common, InitArgs, NodeArgs};
 pub use find::default_node_dir;
 pub use output::{Text, facts, print, print_json};
 

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use quorate_api::{Claim, Listing, ObjectInfo, PutInfo};
 use quorate_protocols::ids::JobId;
@@ -16,11 +17,13 @@ use super::failure::Failure;
 use super::find::client_of;
 use super::ids::Ids;
 use super::output::{
-    Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, set_message, table, word,
+    Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, print_to_stderr, progress, set_message,
+    table, word,
 };
 use super::reader;
 use super::reference::resolve_optional;
 use super::removal::{self, claim_text};
+use super::sealing::{SealingKey, random_salt, seal, sealed_bytes, unseal};
 use super::transfer::{READ_BYTES, Upload, download, open_file, upload};
 
 pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure> {
@@ -57,6 +60,7 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
         None => None,
     };
     let stdin = args.file == Path::new("-");
+    let sealing = args.encrypt.as_deref().map(|key_file| Sealing::of(key_file, &args.file)).transpose()?;
     let (body, what) = match stdin {
         true => {
             let input = tokio_util::io::ReaderStream::with_capacity(tokio::io::stdin(), READ_BYTES);
@@ -66,6 +70,10 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
             let (body, upload) = open_file(&args.file).await?;
             (body.boxed(), upload)
         }
+    };
+    let (body, what) = match &sealing {
+        Some(sealing) => sealing.apply(body, what),
+        None => (body, what),
     };
     let size = what.size;
     let quorum = resolve_optional(args.quorum, client).await?;
@@ -100,6 +108,41 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
         None => Err(interrupted(job, stdin, &args.file)),
     }
 }
+
+/// What an upload is encrypted with.
+struct Sealing {
+    key: SealingKey,
+    salt: [u8; 32],
+}
+
+impl Sealing {
+    fn of(key_file: &Path, file: &Path) -> Result<Self, Failure> {
+        let unread = |error: std::io::Error| Failure::failed(format!("cannot read {}: {error}", file.display()));
+        // What cannot be read twice has no salt of its own. Looked at first: no key is made for a file that is not there.
+        let is_file = file != Path::new("-") && std::fs::metadata(file).map_err(unread)?.is_file();
+        let (key, is_new) = SealingKey::load_or_create(key_file)?;
+        if is_new {
+            let told = format!("the key is in {}: without it nobody reads the object again", key_file.display());
+            print_to_stderr(Text::lines([told]));
+        }
+        let salt = match is_file {
+            true => std::fs::File::open(file).and_then(|file| key.salt_of(file)).map_err(unread)?,
+            false => random_salt()?,
+        };
+        Ok(Self { key, salt })
+    }
+
+    fn apply(&self, body: Body, what: Upload) -> (Body, Upload) {
+        let (size, fingerprint) = (what.size.map(sealed_bytes), what.fingerprint);
+        // The same file is another object for each key.
+        let salt: String = self.salt.iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = fingerprint.map(|of| blake3::hash(format!("{of}\0{salt}").as_bytes()).to_hex().to_string());
+        (seal(&self.key, self.salt, body).boxed(), Upload { size, fingerprint, ..what })
+    }
+}
+
+/// The bytes of an upload.
+type Body = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// The run stays, and what it stored: say how to come back to it.
 fn interrupted(job: Option<JobId>, stdin: bool, file: &Path) -> Failure {
@@ -161,7 +204,11 @@ async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Fail
     let bar = progress(length, common.json);
     set_message(&bar, "reading");
     let tick = bar.clone();
-    let stream = stream.inspect(move |chunk| tick.inc(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64)));
+    let stream = stream.inspect(move |chunk| tick.inc(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64))).boxed();
+    let stream = match &args.decrypt {
+        Some(key_file) => unseal(SealingKey::load(key_file)?, stream).boxed(),
+        None => stream,
+    };
     let writing = async {
         match &output {
             None => print_payload(stream, args.raw).await.map(Some),

@@ -6,7 +6,13 @@ use quorate_cli::{Common, Failure, InitArgs, Text, default_node_dir, facts, prin
 use quorate_node::config::{self, Config};
 use quorate_node::folder;
 use quorate_node::identity::{self, JoinLine};
+use quorate_node::seams::Clock;
+use quorate_node::seams::clock::SystemClock;
 use quorate_node::seams::entropy::OsEntropy;
+use quorate_protocols::admission::Admission;
+use quorate_protocols::ids::PeerId;
+
+use super::admit;
 
 pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
     let dir = common.dir.clone().unwrap_or_else(default_node_dir);
@@ -34,19 +40,29 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
             address.parse().map_err(|error| Failure::usage(format!("the join line's address {address:?}: {error}")))?,
         );
     }
+    config.network.authorities.extend(join.iter().flat_map(|join| join.authorities.iter().copied()));
     let secret = identity::load_or_create_secret(&dir, join.map(|join| join.secret), &OsEntropy)
         .map_err(|error| Failure::of(&error))?;
     let identity = identity::load_or_create(&dir, &OsEntropy).map_err(|error| Failure::of(&error))?;
+    if args.authority {
+        let key = identity::load_or_create_authority(&dir, &OsEntropy).map_err(|error| Failure::of(&error))?;
+        config.network.authorities.insert(admit::public_key(&key));
+        let admission = Admission::sign(&key, identity.peer(), SystemClock.wall().plus(admit::LASTS_MAX));
+        identity::write_admission(&dir, &admission).map_err(|error| Failure::of(&error))?;
+    }
     // Last: the folder counts as set up once its configuration is there.
     let draft = config_file.with_extension("toml.new");
     std::fs::write(&draft, config.to_toml())
         .and_then(|()| std::fs::rename(&draft, &config_file))
         .map_err(|error| Failure::failed(format!("writing {}: {error}", config_file.display())))?;
-    let line = JoinLine { secret, addresses: vec![reachable(config.network.listen).to_string()] };
+    let authorities: Vec<PeerId> = config.network.authorities.iter().copied().collect();
+    let is_admitted = authorities.is_empty() || args.authority;
+    let line = JoinLine { secret, addresses: vec![reachable(config.network.listen).to_string()], authorities };
     if common.json {
         return print_json(&serde_json::json!({
             "peer": identity.peer(),
             "join": line.to_string(),
+            "authorities": line.authorities,
             "dir": dir.to_string_lossy(),
         }));
     }
@@ -55,10 +71,16 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
         ("folder", dir.display().to_string()),
         ("settings", config_file.display().to_string()),
     ]);
-    let next = Text::lines([
+    let mut next = vec![
         format!("Run it:          quorate node --dir {}", shell_path(&dir)),
         format!("Other machines:  quorate init --join {line}"),
-    ]);
+    ];
+    if !is_admitted {
+        let peer = identity.peer();
+        next.push(format!("Be admitted:     quorate admit {peer}   (where the authority's key is)"));
+        next.push(format!("                 quorate admit --install LINE --dir {}   (here)", shell_path(&dir)));
+    }
+    let next = Text::lines(next);
     print(made.below(next).below("The join line holds the network's secret: whoever has it may join."))
 }
 

@@ -44,7 +44,7 @@ const WORKERS_MAX: usize = 4;
 const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Files that are refused, and not closed, when others can read them.
-const SECRETS: [&str; 3] = [identity::KEY_FILE, identity::SECRET_FILE, TOKEN_FILE];
+const SECRETS: [&str; 4] = [identity::KEY_FILE, identity::AUTHORITY_FILE, identity::SECRET_FILE, TOKEN_FILE];
 
 /// Idle blocking threads go away after this long, and their memory with them.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -143,6 +143,14 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let peer = identity.peer();
     let mut settings = NodeSettings::from(&config);
     settings.is_measured = testing;
+    settings.admission = identity::load_admission(&dir).map_err(|error| Failure::of(&error))?;
+    if let Err(distrust) = settings.trust.check(peer, settings.admission.as_ref(), clock.wall()) {
+        tracing::warn!(
+            %distrust,
+            "this node is no member, holder or worker of any quorum until it is admitted: run `quorate admit {peer}` \
+             where the authority's key is, `quorate admit --install LINE` here, and start it again"
+        );
+    }
     if let Some(path) = &config.conditions.authorities {
         let unusable = |why: String| {
             Failure::failed(format!("conditions.authorities: {}: {why}", path.display()))

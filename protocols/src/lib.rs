@@ -5,6 +5,7 @@
 //! and no source of randomness, so the compiler keeps the boundary honest. The crate `quorate-node` performs what
 //! is decided here: it persists, then sends, then reports.
 
+pub mod admission;
 pub mod approval;
 pub mod backoff;
 pub mod capacity;

@@ -268,6 +268,9 @@ impl Approver {
         if inner.directory.is_draining() {
             return Err(Refusal::Draining);
         }
+        if let Err(distrust) = inner.directory.check_trust(from) {
+            return Err(Refusal::Untrusted { reason: format!("of the asker: {distrust}") });
+        }
         let role = match request.subject {
             Subject::Founding { .. } | Subject::Member { .. } => NodeRole::Store,
             Subject::Holder { .. } => {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use quorate_protocols::admission::Trust;
 use quorate_protocols::approval::limits::{
     ASKER_DISK_PERCENT, MEMBER_DISK_BYTES, MEMBER_MEMORY_BYTES, UNUSED_LEASE_MAX,
 };
@@ -79,6 +80,8 @@ async fn start_with(disk: &MemoryDisk, roles: &[NodeRole]) -> Bench {
                 roles: Vec::new(),
                 name: String::new(),
                 labels: labels.clone(),
+                trust: Trust::default(),
+                admission: None,
             });
             let parts = ApproverParts {
                 seams: seams.clone(),

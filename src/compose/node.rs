@@ -20,6 +20,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use quorate_protocols::admission::{Admission, Trust};
 use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
@@ -80,6 +81,9 @@ pub struct NodeExecutors {
 pub struct NodeSettings {
     /// Peers that may cancel and remove what is not theirs.
     pub operators: BTreeSet<PeerId>,
+    /// Whom this node relies on, and what it shows to be relied on itself.
+    pub trust: Trust,
+    pub admission: Option<Admission>,
     pub roles: BTreeSet<NodeRole>,
     /// What the node is called; empty without a name.
     pub name: String,
@@ -101,6 +105,8 @@ impl Default for NodeSettings {
     fn default() -> Self {
         Self {
             operators: BTreeSet::new(),
+            trust: Trust::default(),
+            admission: None,
             roles: BTreeSet::from([NodeRole::Store]),
             name: String::new(),
             labels: BTreeMap::new(),
@@ -126,6 +132,8 @@ impl From<&Config> for NodeSettings {
         }
         Self {
             operators: config.node.operators.clone(),
+            trust: config.network.trust(),
+            admission: None,
             roles,
             name: config.node.name(),
             labels: config.node.labels.clone(),

@@ -49,7 +49,17 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
 }
 
 fn read_network(reader: &mut Reader, root: &Table<'_>, network: &mut NetworkSection) {
-    let keys = ["listen", "announce", "bootstrap", "mdns", "quic", "allow_peers", "connections_max"];
+    let keys = [
+        "listen",
+        "announce",
+        "bootstrap",
+        "mdns",
+        "quic",
+        "allow_peers",
+        "trusted_peers",
+        "authorities",
+        "connections_max",
+    ];
     let Some(table) = root.table(reader, "network", &keys) else { return };
     set(&mut network.listen, table.parsed(reader, "listen", "an IP address and port, such as \"0.0.0.0:7420\""));
     let public = "a host and port, such as \"box.example.org:7420\"";
@@ -58,6 +68,8 @@ fn read_network(reader: &mut Reader, root: &Table<'_>, network: &mut NetworkSect
     set(&mut network.bootstrap, table.parsed_list(reader, "bootstrap", BOOTSTRAP_MAX, bootstrap));
     set(&mut network.mdns, table.flag(reader, "mdns"));
     set(&mut network.allow_peers, peers(reader, &table, "allow_peers"));
+    set(&mut network.trusted_peers, peers(reader, &table, "trusted_peers"));
+    set(&mut network.authorities, peers(reader, &table, "authorities"));
     set(&mut network.quic, table.flag(reader, "quic"));
     if network.quic && network.allow_peers.is_empty() {
         let needed = "a list in `network.allow_peers` (QUIC has no place for the network's secret, so without the list \

@@ -71,6 +71,16 @@ pub(super) fn render(config: &Config) -> String {
         "allow_peers",
         list(&network.allow_peers),
     );
+    page.value(
+        "When not empty: the only peers that become members, holders or workers here, beside those of `authorities`.",
+        "trusted_peers",
+        list(&network.trusted_peers),
+    );
+    page.value(
+        "Public keys of authorities: peers that one of them has admitted (`quorate admit`) are trusted as well.",
+        "authorities",
+        list(&network.authorities),
+    );
     page.value("Connections to other nodes at once (8 to 100000).", "connections_max", network.connections_max);
 
     page.section("api");

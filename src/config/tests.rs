@@ -28,6 +28,8 @@ fn every_setting_survives_the_file() {
             mdns: false,
             quic: true,
             allow_peers: BTreeSet::from([peer]),
+            trusted_peers: BTreeSet::from([peer]),
+            authorities: BTreeSet::from([peer]),
             connections_max: 99,
         },
         api: ApiSection {

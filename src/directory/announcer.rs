@@ -160,6 +160,7 @@ mod tests {
             quorums: 0,
             draining: false,
             level: 1,
+            admission: None,
         }
     }
     fn quorum(jobs: u32) -> QuorumAdvert {

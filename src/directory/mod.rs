@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
+use quorate_protocols::admission::{Admission, Distrust, Trust};
 use quorate_protocols::approval::Subject;
 use quorate_protocols::capacity::Requirement;
 use quorate_protocols::directory::{DirectoryState, PeerAdvert, QuorumAdvert};
@@ -59,6 +60,9 @@ pub struct DirectoryParts {
     pub roles: Vec<NodeRole>,
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// Whom this node relies on, and what it shows to be relied on itself.
+    pub trust: Trust,
+    pub admission: Option<Admission>,
 }
 
 /// Handle to the directory.
@@ -76,6 +80,7 @@ struct Shared {
     roles: Vec<NodeRole>,
     name: String,
     labels: BTreeMap<String, String>,
+    admission: Option<Admission>,
     draining: AtomicBool,
     /// Quorums that this node is a voter of.
     memberships: AtomicU32,
@@ -94,9 +99,21 @@ struct Core {
 impl Directory {
     /// Starts the directory's actor in the caller's task group.
     pub fn start(parts: DirectoryParts) -> Self {
-        let DirectoryParts { standings, seams, identity, net, resources, gossip, roles, name, labels } = parts;
+        let DirectoryParts {
+            standings,
+            seams,
+            identity,
+            net,
+            resources,
+            gossip,
+            roles,
+            name,
+            labels,
+            trust,
+            admission,
+        } = parts;
         let core = Core {
-            state: DirectoryState::new(),
+            state: DirectoryState::new(trust),
             announcer: Announcer::new(seams.clock.monotonic()),
             searches: Searches::default(),
         };
@@ -109,6 +126,7 @@ impl Directory {
             roles,
             name,
             labels,
+            admission,
             draining: AtomicBool::new(false),
             memberships: AtomicU32::new(0),
             core: Mutex::new(core),
@@ -153,7 +171,8 @@ impl Directory {
     pub fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId> {
         let mut core = self.lock();
         self.shared.refresh_own(&mut core);
-        core.state.candidates(role, requirement, || self.shared.seams.entropy.u64())
+        let wall = self.shared.seams.clock.wall();
+        core.state.candidates(wall, role, requirement, || self.shared.seams.entropy.u64())
     }
     /// A known quorum with room for one more job, the less loaded of two drawn at random. `eligible` can refuse any.
     pub fn pick_quorum(&self, eligible: impl Fn(&QuorumAdvert) -> bool) -> Option<QuorumId> {
@@ -172,10 +191,19 @@ impl Directory {
         self.shared.wake.notify_one();
         volunteers
     }
+    /// Whether this node relies on the peer as a member, holder or worker. It relies on itself.
+    pub fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        match peer == self.shared.identity.peer() {
+            true => Ok(()),
+            false => self.lock().state.check_trust(self.shared.seams.clock.wall(), peer),
+        }
+    }
     /// A peer offered itself (an `Offer` on the approval protocol).
     pub fn offered(&self, peer: PeerId, subject: Subject) {
         self.shared.metrics.offers_received.inc();
-        self.lock().searches.offered(peer, subject);
+        if self.check_trust(peer).is_ok() {
+            self.lock().searches.offered(peer, subject);
+        }
     }
 
     /// This node leads the quorum, and this is how it stands: announced when it changed, and now and then.
@@ -275,6 +303,7 @@ impl Shared {
             quorums: self.memberships.load(Ordering::Relaxed),
             draining: self.draining.load(Ordering::Relaxed),
             level: quorate_protocols::quorum::limits::LEVEL,
+            admission: self.admission.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_protocols::admission::Trust;
 use quorate_protocols::approval::{ApprovalMessage, Writer};
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, Term};
@@ -45,6 +46,8 @@ fn node(network: &Network, n: u8, disk_bytes: u64) -> TestNode {
         roles: vec![NodeRole::Store],
         name: String::new(),
         labels: BTreeMap::new(),
+        trust: Trust::default(),
+        admission: None,
     });
     // What an approver does with an offer.
     let (mut approval, offered) = (inbound.approval, directory.clone());

@@ -145,6 +145,7 @@ fn world(peers: u8, slots: u32) -> World {
             quorums: 0,
             draining: false,
             level: 1,
+            admission: None,
         };
         known.peers.lock().push(KnownPeer { peer: peer(n), advert, heard_at: Millis(0) });
     }

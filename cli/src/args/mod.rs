@@ -9,8 +9,12 @@ mod token;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use quorate_protocols::admission::Admission;
+use quorate_protocols::ids::PeerId;
 
 use super::find::NodeChoice;
 use super::reference::QuorumRef;
@@ -61,6 +65,12 @@ pub struct Common {
 pub enum Command {
     /// Set up a data folder: identity, network secret, configuration
     Init(InitArgs),
+    /// Let a peer be a member, holder and worker, where the network has an authority
+    ///
+    /// On the machine whose data folder has the authority's key: signs an admission of the peer, which is public. On
+    /// the peer's own machine, `quorate admit --install LINE` puts it into its data folder; it holds from the node's
+    /// next start.
+    Admit(AdmitArgs),
     /// Run a node in the foreground
     Node(NodeArgs),
     /// List the peers that a node knows
@@ -131,6 +141,19 @@ pub enum EventCommand {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(group = clap::ArgGroup::new("admission").required(true).args(["peer", "install"]))]
+pub struct AdmitArgs {
+    /// The peer to admit, by its whole id
+    pub peer: Option<PeerId>,
+    /// How long it is trusted, at most ten years
+    #[arg(long = "for", value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
+    pub lasts: Duration,
+    /// Put the admission of this folder's node, as `quorate admit PEER` printed it, into its data folder
+    #[arg(long, value_name = "LINE")]
+    pub install: Option<Admission>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct InitArgs {
     /// Join the network of this line, as printed by `quorate init` on its first node
     #[arg(long, value_name = "LINE")]
@@ -138,6 +161,9 @@ pub struct InitArgs {
     /// Address and port at which peers reach this node
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<std::net::SocketAddr>,
+    /// Make an authority: only peers that it admits (`quorate admit`) become members, holders and workers
+    #[arg(long)]
+    pub authority: bool,
 }
 
 #[derive(Debug, ClapArgs)]

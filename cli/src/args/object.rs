@@ -73,6 +73,12 @@ pub struct PutArgs {
     /// Go on with a put that was interrupted on another node
     #[arg(long, value_name = "JOB")]
     pub resume: Option<JobRef>,
+    /// Encrypt it here with the key in this file, which is made where there is none
+    ///
+    /// Nobody without the file reads the content: neither holders nor other peers, nor you once the file is lost. Its
+    /// name and size stay visible.
+    #[arg(long, value_name = "KEY_FILE")]
+    pub encrypt: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -85,6 +91,9 @@ pub struct GetArgs {
     /// Bytes to read: FIRST-LAST, FIRST- or -COUNT, counted from 0, both ends included
     #[arg(long, value_name = "RANGE", value_parser = range, allow_hyphen_values = true)]
     pub range: Option<String>,
+    /// Decrypt it with the key in this file, with which it was put
+    #[arg(long, value_name = "KEY_FILE", conflicts_with = "range")]
+    pub decrypt: Option<PathBuf>,
     /// Write control characters as they are, even to a terminal
     #[arg(long)]
     pub raw: bool,

@@ -175,6 +175,7 @@ mod tests {
             quorums: 0,
             draining: false,
             level: 1,
+            admission: None,
         };
         let known = KnownPeer { peer: PeerId([1; 32]), advert, heard_at: Millis(0) };
         let need = Requirement::from(Capacity { memory_bytes: 20 << 20, slots: 1, disk_bytes: 0 });

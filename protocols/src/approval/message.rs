@@ -181,6 +181,9 @@ pub enum Refusal {
     NotAllowed,
     #[error("{reason}")]
     Unfit { reason: String },
+    /// The asker is none that the node relies on.
+    #[error("it takes on work for trusted peers alone, and {reason}")]
+    Untrusted { reason: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

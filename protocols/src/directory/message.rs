@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
 use crate::approval::Subject;
 use crate::capacity::{Capacity, Requirement};
 use crate::engine::NodeRole;
@@ -34,6 +35,8 @@ pub struct PeerAdvert {
     pub draining: bool,
     /// Highest state level this node can apply.
     pub level: u16,
+    /// An authority's word for this node, where its operators gave it one.
+    pub admission: Option<Admission>,
 }
 
 /// Announced by a quorum's primary.

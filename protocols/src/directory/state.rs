@@ -18,6 +18,7 @@ use super::limits::{
     ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PEERS_MAX, QUORUMS_MAX, REACHED_EXPIRY,
 };
 use super::message::{PeerAdvert, QuorumAdvert};
+use crate::admission::{Distrust, Trust};
 use crate::approval::Refusal;
 use crate::capacity::{Requirement, Supply};
 use crate::engine::NodeRole;
@@ -67,6 +68,8 @@ pub struct PeerEntry {
     heard: Millis,
     /// Of the first of its announcements since it was forgotten.
     first_heard: Millis,
+    /// Until when this node relies on it, by the wall clock.
+    trusted: Result<Millis, Distrust>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,7 @@ struct QuorumEntry {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct DirectoryState {
+    trust: Trust,
     peers: BTreeMap<PeerId, PeerEntry>,
     quorums: BTreeMap<QuorumId, QuorumEntry>,
     peers_by_age: BTreeSet<(Millis, PeerId)>,
@@ -93,8 +97,8 @@ pub struct DirectoryState {
 }
 
 impl DirectoryState {
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(trust: Trust) -> Self {
+        Self { trust, ..Self::default() }
     }
 
     pub fn note_peer(
@@ -111,7 +115,16 @@ impl DirectoryState {
             Some(known) if order_of(&advert) <= order_of(&known.advert) => return Ok(AdvertOutcome::Ignored),
             Some(known) => (AdvertOutcome::Updated, known.first_heard),
         };
-        let entry = PeerEntry { advert, heard_at: wall, heard: now, first_heard };
+        // A signature that was good stays good.
+        let trusted = match self.peers.get(&author) {
+            Some(PeerEntry { trusted: Ok(until), advert: known, .. })
+                if known.admission == advert.admission && *until > wall =>
+            {
+                Ok(*until)
+            }
+            _ => self.trust.check(author, advert.admission.as_ref(), wall),
+        };
+        let entry = PeerEntry { advert, heard_at: wall, heard: now, first_heard, trusted };
         if let Some(before) = self.peers.insert(author, entry) {
             self.peers_by_age.remove(&(before.heard, author));
         }
@@ -156,7 +169,8 @@ impl DirectoryState {
 
     /// Sets what this node would announce of itself now. Its own word about itself is never old.
     pub fn set_own_peer(&mut self, now: Millis, wall: Millis, own: PeerId, advert: PeerAdvert) {
-        let entry = PeerEntry { advert, heard_at: wall, heard: now, first_heard: now };
+        let trusted = Ok(Millis(u64::MAX));
+        let entry = PeerEntry { advert, heard_at: wall, heard: now, first_heard: now, trusted };
         self.reached.insert(own, None);
         if let Some(before) = self.peers.insert(own, entry) {
             self.peers_by_age.remove(&(before.heard, own));
@@ -263,17 +277,28 @@ impl DirectoryState {
         self.own.get(&quorum).or_else(|| self.quorums.get(&quorum).map(|entry| &entry.advert))
     }
 
-    /// Reached peers that could take this on, as announced, the most promising first. Ranked by the power of two
-    /// choices: of two drawn at random the less busy goes first, so that many askers with one and the same directory do
-    /// not all fall upon the same peer. `random` yields 64 random bits per call.
+    /// Whether this node relies on the peer, on what it has shown.
+    pub fn check_trust(&self, wall: Millis, peer: PeerId) -> Result<(), Distrust> {
+        let trusted = match self.peers.get(&peer) {
+            Some(entry) => entry.trusted,
+            None => self.trust.check(peer, None, wall),
+        };
+        if trusted? > wall { Ok(()) } else { Err(Distrust::Ended) }
+    }
+
+    /// Reached peers that this node relies on and that could take this on, as announced, the most promising first.
+    /// Ranked by the power of two choices: of two drawn at random the less busy goes first, so that many askers with one
+    /// and the same directory do not all fall upon the same peer. `random` yields 64 random bits per call.
     pub fn candidates(
         &self,
+        wall: Millis,
         role: NodeRole,
         requirement: &Requirement,
         mut random: impl FnMut() -> u64,
     ) -> Vec<PeerId> {
         let fits = |(peer, entry): &(&PeerId, &PeerEntry)| {
-            self.is_reached(**peer) && misfit(&entry.advert, role, requirement).is_none()
+            let is_trusted = self.check_trust(wall, **peer).is_ok();
+            is_trusted && self.is_reached(**peer) && misfit(&entry.advert, role, requirement).is_none()
         };
         let mut open: Vec<_> =
             self.peers.iter().filter(fits).map(|(peer, entry)| (entry.advert.load_permille, *peer)).collect();

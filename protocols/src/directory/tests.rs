@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::limits::*;
 use super::*;
+use crate::admission::{Admission, Distrust, Trust};
 use crate::capacity::{Capacity, Requirement};
 use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
+
+const WALL: Millis = Millis(1_000);
 
 fn peer(n: u32) -> PeerId {
     let mut id = [0; 32];
@@ -32,6 +35,7 @@ fn advert(boot: u8, sequence: u64) -> PeerAdvert {
         quorums: 0,
         draining: false,
         level: 1,
+        admission: None,
     }
 }
 
@@ -46,7 +50,7 @@ fn note_advert(state: &mut DirectoryState, at: u64, n: u32, advert: PeerAdvert) 
 
 #[test]
 fn an_older_word_is_ignored_and_a_new_boot_believed_for_good() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     assert_eq!(note_advert(&mut state, 0, 1, advert(1, 5)), AdvertOutcome::New);
     assert_eq!(note_advert(&mut state, 1, 1, advert(1, 5)), AdvertOutcome::Ignored);
     assert_eq!(note_advert(&mut state, 1, 1, advert(1, 4)), AdvertOutcome::Ignored);
@@ -62,7 +66,7 @@ fn an_older_word_is_ignored_and_a_new_boot_believed_for_good() {
 
 #[test]
 fn what_is_not_repeated_is_forgotten() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     note_advert(&mut state, 0, 1, advert(1, 1));
     state.note_quorum(Millis(0), peer(1), quorum(1, 1, 0)).unwrap();
     let expiry = ADVERT_EXPIRY.as_millis() as u64;
@@ -74,7 +78,7 @@ fn what_is_not_repeated_is_forgotten() {
 
 #[test]
 fn beyond_the_bound_the_one_heard_of_longest_ago_goes() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     for n in 0..PEERS_MAX as u32 {
         note_advert(&mut state, u64::from(n), n, advert(1, 1));
     }
@@ -86,7 +90,7 @@ fn beyond_the_bound_the_one_heard_of_longest_ago_goes() {
 
 #[test]
 fn adverts_that_break_a_limit_are_their_authors_fault() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     let mut many = advert(1, 1);
     many.labels = (0..=LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();
     let fault = state.note_peer(Millis(0), Millis(0), peer(1), many);
@@ -105,7 +109,7 @@ fn adverts_that_break_a_limit_are_their_authors_fault() {
 
 #[test]
 fn the_later_term_speaks_for_a_quorum() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     let id = QuorumId([1; 16]);
     state.note_quorum(Millis(0), peer(1), quorum(1, 5, 1)).unwrap();
     assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 4, 2)), Ok(AdvertOutcome::Ignored));
@@ -125,7 +129,7 @@ fn the_later_term_speaks_for_a_quorum() {
 
 #[test]
 fn members_are_learnt_from_answers_until_an_advert_says_otherwise() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     let id = QuorumId([1; 16]);
     state.learn_members(Millis(0), id, Some(member(2)), vec![member(1), member(2)]);
     assert_eq!(state.quorum(id).unwrap().members, [member(2), member(1)]);
@@ -139,7 +143,7 @@ fn members_are_learnt_from_answers_until_an_advert_says_otherwise() {
 
 #[test]
 fn candidates_are_those_that_fit() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     note_advert(&mut state, 0, 1, advert(1, 1));
     note_advert(&mut state, 0, 2, PeerAdvert { draining: true, ..advert(1, 1) });
     note_advert(&mut state, 0, 3, PeerAdvert { roles: Vec::new(), ..advert(1, 1) });
@@ -148,17 +152,17 @@ fn candidates_are_those_that_fit() {
     note_advert(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
     (1..=5).for_each(|n| state.note_reached(Millis(0), peer(n), true));
     let small = Requirement::from(Capacity::disk(10));
-    let mut found = state.candidates(NodeRole::Store, &small, || 0);
+    let mut found = state.candidates(WALL, NodeRole::Store, &small, || 0);
     found.sort();
     assert_eq!(found, [peer(1), peer(5)]);
     let picky = Requirement { labels, ..small };
-    assert_eq!(state.candidates(NodeRole::Store, &picky, || 0), [peer(5)]);
+    assert_eq!(state.candidates(WALL, NodeRole::Store, &picky, || 0), [peer(5)]);
 }
 
 /// Goal: of two drawn at random the less busy leads, so idle peers lead more often, but not always the same one.
 #[test]
 fn the_less_busy_lead_more_often_without_becoming_a_herd() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     for n in 0..10 {
         note_advert(&mut state, 0, n, PeerAdvert { load_permille: n as u16 * 100, ..advert(1, 1) });
         state.note_reached(Millis(0), peer(n), true);
@@ -166,7 +170,7 @@ fn the_less_busy_lead_more_often_without_becoming_a_herd() {
     let mut random = 1u64;
     let mut first = BTreeMap::new();
     for _ in 0..2_000 {
-        let ranked = state.candidates(NodeRole::Store, &Requirement::default(), || {
+        let ranked = state.candidates(WALL, NodeRole::Store, &Requirement::default(), || {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             random >> 33
         });
@@ -180,7 +184,7 @@ fn the_less_busy_lead_more_often_without_becoming_a_herd() {
 
 #[test]
 fn a_quorum_without_room_is_not_picked() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     state.note_quorum(Millis(0), peer(1), QuorumAdvert { room: 0, ..quorum(1, 1, 0) }).unwrap();
     assert_eq!(state.pick_quorum(|| 7, |_| true), None);
     state.note_quorum(Millis(0), peer(1), quorum(2, 1, 8)).unwrap();
@@ -193,17 +197,17 @@ fn a_quorum_without_room_is_not_picked() {
 /// Goal: keys that only sign announcements change nothing for anybody: they are not chosen, and make room first.
 #[test]
 fn a_peer_counts_once_it_was_reached() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     let need = Requirement::default();
     note_advert(&mut state, 0, 1, advert(1, 1));
     state.note_reached(Millis(0), peer(1), true);
     for n in 2..20 {
         note_advert(&mut state, 0, n, advert(1, 1));
     }
-    assert_eq!(state.candidates(NodeRole::Store, &need, || 1), [peer(1)]);
+    assert_eq!(state.candidates(WALL, NodeRole::Store, &need, || 1), [peer(1)]);
     state.note_reached(Millis(1), peer(7), true);
     state.note_reached(Millis(2), peer(7), false);
-    let found: BTreeSet<_> = state.candidates(NodeRole::Store, &need, || 1).into_iter().collect();
+    let found: BTreeSet<_> = state.candidates(WALL, NodeRole::Store, &need, || 1).into_iter().collect();
     assert_eq!(found, BTreeSet::from([peer(1), peer(7)]), "one that was connected still counts");
     for n in 100..100 + PEERS_MAX as u32 {
         note_advert(&mut state, 3, n, advert(1, 1));
@@ -214,7 +218,7 @@ fn a_peer_counts_once_it_was_reached() {
 
 #[test]
 fn a_peer_that_nobody_reaches_is_forgotten_whatever_it_announces() {
-    let mut state = DirectoryState::new();
+    let mut state = DirectoryState::new(Trust::default());
     let hour = REACHED_EXPIRY.as_millis() as u64;
     state.note_reached(Millis(0), peer(1), true);
     for (sequence, at) in (1..).zip((0..=hour).step_by(60_000)) {
@@ -229,4 +233,36 @@ fn a_peer_that_nobody_reaches_is_forgotten_whatever_it_announces() {
     state.expire(Millis(hour + 60_001));
     let left: Vec<_> = state.peers().map(|(peer, _)| peer).collect();
     assert_eq!(left, [peer(1), peer(2)], "half an hour ago it was there");
+}
+
+/// Goal: a node relies only on peers that its operators listed or an authority admitted, and on those only for as long.
+#[test]
+fn only_trusted_peers_are_candidates() {
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let authority = PeerId(key.verifying_key().to_bytes());
+    let mut state = DirectoryState::new(Trust { peers: [peer(1)].into(), authorities: [authority].into() });
+    let admitted = |n, until| PeerAdvert { admission: Some(Admission::sign(&key, peer(n), until)), ..advert(1, 1) };
+    let adverts =
+        [(1, advert(1, 1)), (2, admitted(2, Millis(5_000))), (3, advert(1, 1)), (4, admitted(2, Millis(5_000)))];
+    for (n, advert) in adverts {
+        state.note_reached(Millis(0), peer(n), true);
+        state.note_peer(Millis(0), WALL, peer(n), advert).unwrap();
+    }
+    let candidates = |state: &DirectoryState, wall| -> BTreeSet<PeerId> {
+        state.candidates(wall, NodeRole::Store, &Requirement::default(), || 1).into_iter().collect()
+    };
+    assert_eq!(candidates(&state, WALL), [peer(1), peer(2)].into());
+    assert_eq!(candidates(&state, Millis(5_000)), [peer(1)].into(), "an admission ends");
+    assert_eq!(state.check_trust(Millis(5_000), peer(2)), Err(Distrust::Ended));
+    assert_eq!(state.check_trust(WALL, peer(3)), Err(Distrust::Unknown));
+    assert_eq!(state.check_trust(WALL, peer(4)), Err(Distrust::OtherPeer));
+    assert_eq!(state.check_trust(WALL, peer(99)), Err(Distrust::Unknown), "nothing was heard of it");
+    // It is admitted while it runs, and again before its time is over.
+    for (sequence, until) in [(2, 3_000), (3, 9_000)] {
+        let advert = PeerAdvert { sequence, ..admitted(3, Millis(until)) };
+        state.note_peer(Millis(0), WALL, peer(3), advert).unwrap();
+    }
+    assert_eq!(state.check_trust(Millis(8_000), peer(3)), Ok(()));
+    state.set_own_peer(Millis(0), WALL, peer(9), advert(1, 1));
+    assert!(candidates(&state, WALL).contains(&peer(9)), "this node itself");
 }

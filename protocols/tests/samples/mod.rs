@@ -540,6 +540,7 @@ fn job_samples(samples: &mut Samples) {
         objects: 3,
         room: 4,
         level: 1,
+        admission: None,
         time: Millis(1_700_000_000_000),
         clock_apart_ms: Some(-300),
         clock_step: Some(ClockStep { at: Millis(1_700_000_000_000), by_ms: -3_600_000, reopened: 300 }),
@@ -750,6 +751,7 @@ fn directory_samples(samples: &mut Samples) {
         quorums: 3,
         draining: false,
         level: 1,
+        admission: None,
     };
     samples.record("directory", "peer", limit, &peer_advert);
     let members = vec![member(1), member(2), member(3)];

@@ -115,6 +115,8 @@ impl Base {
             roles: settings.roles.iter().copied().collect(),
             name: settings.name.clone(),
             labels: settings.labels.clone(),
+            trust: settings.trust.clone(),
+            admission: settings.admission.clone(),
         });
         directory.set_draining(settings.draining);
 

@@ -42,6 +42,7 @@ fn advert(number: u64, sequence: u64) -> PeerAdvert {
         quorums: 0,
         draining: false,
         level: 1,
+        admission: None,
     }
 }
 
