@@ -130,7 +130,11 @@ where
 }
 
 /// Encrypts the content as it goes by.
-pub fn seal<S>(key: &SealingKey, salt: [u8; SALT_BYTES], content: S) -> impl Stream<Item = io::Result<Bytes>> + Send
+pub fn seal<S>(
+    key: &SealingKey,
+    salt: [u8; SALT_BYTES],
+    content: S,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + use<S>
 where
     S: Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
 {
@@ -284,11 +288,11 @@ mod tests {
         tampered.push(moved);
         for (number, tampered) in tampered.iter().enumerate() {
             let failure = unsealed(1, tampered).await.expect_err("it is not what was sealed");
-            assert!(failure.text().to_string().contains("changed since"), "{number}: {}", failure.text());
+            assert!(failure.text().as_str().contains("changed since"), "{number}: {failure:?}");
         }
         assert!(unsealed(2, &object).await.is_err(), "another key");
         let plain = unsealed(1, b"hello").await.unwrap_err();
-        assert!(plain.text().to_string().contains("not sealed"));
+        assert!(plain.text().as_str().contains("not sealed"));
     }
 
     #[test]
@@ -302,6 +306,6 @@ mod tests {
         assert!(!is_new && first.0 == second.0 && first.0 != [0; 32]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "hello").unwrap();
-        assert!(SealingKey::load(&path).err().unwrap().text().to_string().contains("64 hexadecimal digits"));
+        assert!(SealingKey::load(&path).err().unwrap().text().as_str().contains("64 hexadecimal digits"));
     }
 }

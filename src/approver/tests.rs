@@ -430,7 +430,7 @@ async fn no_question_takes_more_of_a_node_than_a_share() {
     bench.ask(everything(Subject::Founding { nonce: Nonce([1; 16]) }, 1)).await.unwrap();
     bench.ask(everything(Subject::Member { quorum }, 2)).await.unwrap();
     assert_eq!((used().disk_bytes, used().memory_bytes), (2 * MEMBER_DISK_BYTES, 2 * MEMBER_MEMORY_BYTES));
-    let column = everything(Subject::Holder { job: job() }, 3);
+    let column = everything(column(Writer::Quorum), 3);
     assert!(matches!(bench.ask(column).await, Err(Refusal::Unfit { reason }) if reason.contains("disk")));
     let share = all / 100 * ASKER_DISK_PERCENT;
     let worker = |disk_bytes, nonce| ApprovalRequest {

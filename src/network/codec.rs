@@ -358,7 +358,7 @@ mod tests {
             let sent_bytes = stream::iter([io::Result::Ok(bytes[..lengths + sent].to_vec())]);
             let mut io = sent_bytes.chain(stream::pending()).into_async_read();
             let mut codec = codec.clone();
-            let mut reading = pin!(codec.read_request(&NAME, &mut io));
+            let mut reading = Box::pin(codec.read_request(&NAME, &mut io));
             assert!(futures::poll!(reading.as_mut()).is_pending());
             assert!(used() <= FIRST_BYTES.max(2 * sent), "{} held of {sent} bytes", used());
         }

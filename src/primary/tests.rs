@@ -346,7 +346,7 @@ async fn a_holder_is_asked_for_a_column_that_a_named_peer_fills() {
 
     let world = self::world(5, DriverSettings::default());
     let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 1, parity: 2 } });
-    world.quorum.commit(uploader, Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
+    world.quorum.commit(uploader, Command::submit(&UPLOADERKEY, JOB, spec)).unwrap();
     world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
     let named = world.holders.writers.lock().clone();
     assert!(!named.is_empty() && named.iter().all(|writer| *writer == Writer::Streamer(uploader)), "{named:?}");
@@ -557,6 +557,7 @@ fn known_peer(n: u8, level: u16) -> KnownPeer {
         quorums: 1,
         draining: false,
         level,
+        admission: None,
     };
     KnownPeer { peer: peer(n), advert, heard_at: Millis(0) }
 }

@@ -153,7 +153,6 @@ impl ScriptedQuorum {
             duties: Mutex::default(),
             voters: vec![member(this)],
             level: 1,
-            admission: None,
             proposed: Mutex::default(),
             commit: Box::new(|_, _| Ok(Ok(CommandReply::Done))),
             answering: Box::new(|_| QueryAnswer::Unknown),

@@ -51,6 +51,8 @@ mod tests {
     use super::super::entry::Batch;
     use super::*;
     use crate::ids::{Attempt, JobId, LogIndex, ManifestHash, Millis, QuorumId, StepIndex, TaskIndex};
+    use ed25519_dalek::SigningKey;
+
     use crate::job::batch::BatchSpec;
     use crate::job::spec::{JobSpec, StoreSpec};
     use crate::object::Profile;
@@ -65,16 +67,20 @@ mod tests {
         JobId { quorum: QUORUM, local: [number; 16] }
     }
 
+    fn key(number: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number; 32])
+    }
+
     fn peer(number: u8) -> PeerId {
-        PeerId([number; 32])
+        PeerId(key(number).verifying_key().to_bytes())
     }
 
     fn store() -> JobSpec {
         JobSpec::store(StoreSpec { name: None, size: Some(1), profile: Profile { data: 1, parity: 0 } })
     }
 
-    fn submit(number: u8, spec: JobSpec) -> Command {
-        Command::Job(job(number), JobCommand::Submit { spec })
+    fn submit(by: u8, number: u8, spec: JobSpec) -> Command {
+        Command::submit(&key(by), job(number), spec)
     }
 
     /// A batch that nobody runs, as job 1; a store run as job 2, and one that was cancelled as job 3. All of peer 1.
@@ -82,7 +88,7 @@ mod tests {
         let mut state = QuorumState::new(QUORUM);
         let batch = JobSpec::batch(BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() })));
         let cancel = Command::Job(job(3), JobCommand::Cancel);
-        let commands = [submit(1, batch), submit(2, store()), submit(3, store()), cancel];
+        let commands = [submit(1, 1, batch), submit(1, 2, store()), submit(1, 3, store()), cancel];
         let batch = Batch::at(Millis(1), commands.map(|command| (peer(1), command)).into());
         assert!(state.apply(LogIndex(1), &batch).0.replies.iter().all(Result::is_ok));
         state
@@ -103,10 +109,10 @@ mod tests {
         let report = |number| Report { task: task(number), result: TaskResult::Stopped };
         let remove = ObjectCommand::Remove { claims: ClaimSelector::All, force: true };
         let useless = [
-            (1, submit(2, store())),
-            (2, submit(2, store())),
-            (1, submit(1, store())),
-            (1, Command::Job(JobId { quorum: QuorumId([9; 16]), ..job(5) }, JobCommand::Submit { spec: store() })),
+            (1, submit(1, 2, store())),
+            (2, submit(2, 2, store())),
+            (1, submit(1, 1, store())),
+            (1, Command::submit(&key(1), JobId { quorum: QuorumId([9; 16]), ..job(5) }, store())),
             (1, Command::Job(job(9), JobCommand::Cancel)),
             (1, Command::Job(job(3), JobCommand::Pause)),
             (2, progress(9)),
@@ -132,7 +138,7 @@ mod tests {
             assert_eq!(without_counts(&state), records.iter().map(|record| record.state).collect::<Vec<_>>());
         }
         let honest = [
-            (1, submit(5, store())),
+            (1, submit(1, 5, store())),
             (1, Command::Job(job(2), JobCommand::Cancel)),
             (1, progress(2)),
             (1, Command::store(job(2), StoreCommand::Attach)),

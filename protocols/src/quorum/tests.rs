@@ -591,16 +591,16 @@ fn live_jobs_of_one_owner_are_a_half() {
         local[..4].copy_from_slice(&number.to_be_bytes());
         JobId { quorum: QUORUM, local }
     };
-    let submit = |by, number| (by, Command::Job(id(number), JobCommand::Submit { spec: spec() }));
+    let submit = |by, number| (peer(by), Command::submit(&key(by), id(number), spec()));
     let mut apply = |commands| state.apply(LogIndex(1), &Batch::at(Millis(1), commands)).0.replies;
-    let replies = apply((0..OWNER_JOBS_MAX as u32).map(|number| submit(peer(0), number)).collect());
+    let replies = apply((0..OWNER_JOBS_MAX as u32).map(|number| submit(0, number)).collect());
     assert!(replies.iter().all(Result::is_ok));
     let next = OWNER_JOBS_MAX as u32;
     let replies = apply(vec![
-        submit(peer(0), next),
-        submit(peer(1), next),
+        submit(0, next),
+        submit(1, next),
         (peer(0), Command::Job(id(0), JobCommand::Cancel)),
-        submit(peer(0), next + 1),
+        submit(0, next + 1),
     ]);
     let full = Rejection::Full { what: "live jobs of one owner".to_owned(), limit: OWNER_JOBS_MAX };
     assert_eq!(replies[0], Err(full));

@@ -540,7 +540,6 @@ fn job_samples(samples: &mut Samples) {
         objects: 3,
         room: 4,
         level: 1,
-        admission: None,
         time: Millis(1_700_000_000_000),
         clock_apart_ms: Some(-300),
         clock_step: Some(ClockStep { at: Millis(1_700_000_000_000), by_ms: -3_600_000, reopened: 300 }),

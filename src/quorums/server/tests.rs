@@ -97,7 +97,7 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
 #[tokio::test(start_paused = true)]
 async fn a_query_names_leases_to_those_alone_whom_they_concern() {
     let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
-    assert!(matches!(world.propose(2, submit()).await, JobAnswer::Reply(Ok(_))));
+    assert!(matches!(world.propose(2, submit(2)).await, JobAnswer::Reply(Ok(_))));
     let grants = vec![Grant { holder: member(4), lease: LeaseId([7; 16]) }];
     let add = Command::store(JOB, StoreCommand::AddHolders { grants, exhausted: false });
     assert!(matches!(world.propose(1, add).await, JobAnswer::Reply(Ok(_))));

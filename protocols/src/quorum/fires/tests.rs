@@ -707,7 +707,7 @@ fn the_timed_fires_of_one_owner_have_a_rate() {
     let often = || TriggerSpec::new(When::Every { period: PERIOD_MIN, bounds: Bounds::NONE });
     let submit = |index: u8| {
         let spec = TriggeredSpec::new(often(), work());
-        Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })
+        Command::submit(&owner_key(), job(index), JobSpec::Triggered(Box::new(spec)))
     };
     let most = (OWNER_FIRES_PER_SECOND_MAX * PERIOD_MIN.as_millis() as u64 / 1_000) as u8;
     for index in 0..most {

@@ -501,7 +501,7 @@ fn tasks_of_many_jobs_take_turns_by_priority() {
 fn tasks_of_owners_take_turns_however_many_jobs_each_has() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     (1..=9).for_each(|index| quorum.submit(index, spec(300)));
-    let alone = Command::Job(job(10), JobCommand::Submit { spec: JobSpec::batch(spec(300)) });
+    let alone = Command::submit(&key(77), job(10), JobSpec::batch(spec(300)));
     quorum.apply(peer(77), alone).unwrap();
     let mut counts = BTreeMap::new();
     for _ in 0..200 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_protocols::admission::Trust;
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::directory::limits::ADVERT_EXPIRY;
 use quorate_protocols::directory::misfit;
@@ -49,11 +50,12 @@ fn advert(step: Step<'_>) -> PeerAdvert {
         quorums: 0,
         draining: step.is_set(3, 7),
         level: 1,
+        admission: None,
     }
 }
 
 fn run(bytes: &[u8]) -> Trail {
-    let (mut trail, mut state, mut now) = (Trail::default(), DirectoryState::new(), Millis(0));
+    let (mut trail, mut state, mut now) = (Trail::default(), DirectoryState::new(Trust::default()), Millis(0));
     let mut heard: BTreeMap<PeerId, (u64, u64, Millis)> = BTreeMap::new();
     for step in steps(bytes) {
         match step.below(0, 8) {
@@ -111,7 +113,7 @@ fn run(bytes: &[u8]) -> Trail {
             random
         };
         let need = Requirement::from(Capacity::disk(step.wide(7)));
-        let candidates = state.candidates(NodeRole::Store, &need, draw);
+        let candidates = state.candidates(now, NodeRole::Store, &need, draw);
         let fit = state
             .peers()
             .filter(|(peer, entry)| state.is_reached(*peer) && misfit(&entry.advert, NodeRole::Store, &need).is_none());
