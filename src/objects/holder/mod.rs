@@ -30,7 +30,7 @@ use quorate_protocols::job::JobRecord;
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::limits::SEGMENTS_MAX;
 use quorate_protocols::object::manifest::column_digest;
-use quorate_protocols::piece::limits::PIECE_BYTES_MAX;
+use quorate_protocols::piece::limits::{PIECE_BYTES_MAX, STALL};
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
@@ -56,8 +56,11 @@ const REBUILDS_MAX: usize = 2;
 /// one: a node that goes on with another's upload, once per column.
 const QUESTIONS_MAX: usize = 8;
 
-/// How long a quorum is asked for: a part of `DEADLINE`, so that time is left to store the piece.
-const QUESTION_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a quorum is asked for. Then the sender is told `Busy` and asks again, so that a quorum between two primaries
+/// costs its put no column.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(2);
+
+const _: () = assert!(QUESTION_DEADLINE.as_millis() < STALL.as_millis());
 
 /// The holder's answers. Cloneable; all clones are the same holder.
 #[derive(Clone)]
