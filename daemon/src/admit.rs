@@ -22,7 +22,7 @@ pub fn public_key(key: &SigningKey) -> PeerId {
 pub fn run(common: &Common, args: &AdmitArgs) -> Result<(), Failure> {
     let dir = common.dir.clone().unwrap_or_else(default_node_dir);
     let failed = |error: IdentityError| Failure::of(&error);
-    let now = SystemClock.wall();
+    let now = SystemClock::new().wall();
     match (args.peer, &args.install) {
         (Some(peer), _) => {
             if !(LASTS_MIN..=LASTS_MAX).contains(&args.lasts) {

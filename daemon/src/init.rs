@@ -47,7 +47,7 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
     if args.authority {
         let key = identity::load_or_create_authority(&dir, &OsEntropy).map_err(|error| Failure::of(&error))?;
         config.network.authorities.insert(admit::public_key(&key));
-        let admission = Admission::sign(&key, identity.peer(), SystemClock.wall().plus(admit::LASTS_MAX));
+        let admission = Admission::sign(&key, identity.peer(), SystemClock::new().wall().plus(admit::LASTS_MAX));
         identity::write_admission(&dir, &admission).map_err(|error| Failure::of(&error))?;
     }
     // Last: the folder counts as set up once its configuration is there.

@@ -22,7 +22,7 @@ use quorate_node::executors::command::{CommandConfig, CommandExecutor, GRACE};
 use quorate_node::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
 use quorate_node::folder::{self, Tightened};
 use quorate_node::identity::{self, Identity};
-use quorate_node::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
+use quorate_node::network::{self, Link, LinkFault, NetFaults, NetworkConfig};
 use quorate_node::resources::{Resources, machine};
 use quorate_node::seams::clock::SystemClock;
 use quorate_node::seams::entropy::OsEntropy;
@@ -31,8 +31,8 @@ use quorate_node::storage::faults::DiskFaults;
 use quorate_node::workers::faults::WorkerFaults;
 use quorate_node::{incarnation, storage};
 use quorate_protocols::engine::{Engine, NodeRole};
+use quorate_protocols::resources::Limits;
 use quorate_protocols::resources::limits::Overrides;
-use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log;
@@ -132,10 +132,12 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let network_config = NetworkConfig::new(&config.network, secret, testing);
     let worker_faults = if testing { WorkerFaults::for_testing() } else { WorkerFaults::off() };
     let hooks = match disk_faults {
-        Some(disk) => Some(Hooks::new(&dir, clock, disk, network_config.faults.clone(), worker_faults.clone())?),
+        Some(disk) => {
+            Some(Hooks::new(&dir, clock.clone(), disk, network_config.faults.clone(), worker_faults.clone())?)
+        }
         None => None,
     };
-    let admission = admission(resources.clone());
+    let admission = network::admission(resources.clone());
     let (net, inbound) = tasks
         .scope(network::start(&seams, &identity, network_config, admission, &mut registry))
         .await
@@ -256,14 +258,6 @@ async fn executors(
         executors.insert(Engine::Command, Arc::new(commands));
     }
     Ok(executors)
-}
-
-/// The memory of an inbound frame, taken from its protocol's share.
-fn admission(resources: Resources) -> Admission {
-    Arc::new(move |protocol, bytes| {
-        let need = Amounts { memory_bytes: bytes as u64, ..Amounts::default() };
-        resources.reserve(Scope::Protocol(protocol.name()), need).ok()
-    })
 }
 
 /// The faults of a node started with `--testing`.

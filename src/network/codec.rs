@@ -298,7 +298,6 @@ mod tests {
     use futures::stream::{self, StreamExt, TryStreamExt};
     use libp2p::request_response::Codec as _;
     use quorate_protocols::resources::{Limits, Scope};
-    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const NAME: StreamProtocol = StreamProtocol::new("/quorate/test/1");
@@ -354,11 +353,12 @@ mod tests {
         let (codec, resources) = accounted(Protocol::Piece, u64::MAX);
         let used = || resources.used(Scope::Protocol(Protocol::Piece.name())).memory_bytes as usize;
         let lengths = bytes.len() - frame.len();
+        let name = NAME;
         for sent in [0, 1, FIRST_BYTES, 100_000, 600_000, frame.len() - 1] {
             let sent_bytes = stream::iter([io::Result::Ok(bytes[..lengths + sent].to_vec())]);
             let mut io = sent_bytes.chain(stream::pending()).into_async_read();
             let mut codec = codec.clone();
-            let mut reading = Box::pin(codec.read_request(&NAME, &mut io));
+            let mut reading = Box::pin(codec.read_request(&name, &mut io));
             assert!(futures::poll!(reading.as_mut()).is_pending());
             assert!(used() <= FIRST_BYTES.max(2 * sent), "{} held of {sent} bytes", used());
         }

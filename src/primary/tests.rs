@@ -346,7 +346,7 @@ async fn a_holder_is_asked_for_a_column_that_a_named_peer_fills() {
 
     let world = self::world(5, DriverSettings::default());
     let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 1, parity: 2 } });
-    world.quorum.commit(uploader, Command::submit(&UPLOADERKEY, JOB, spec)).unwrap();
+    world.quorum.commit(uploader, Command::submit(&key(99), JOB, spec)).unwrap();
     world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
     let named = world.holders.writers.lock().clone();
     assert!(!named.is_empty() && named.iter().all(|writer| *writer == Writer::Streamer(uploader)), "{named:?}");

@@ -364,7 +364,7 @@ impl HolderLeases for FakeLeases {
     }
 }
 
-fn identity(index: u8) -> Identity {
+pub fn identity(index: u8) -> Identity {
     Identity::new([index + 1; 32], Incarnation(1), BootId([index; 16]))
 }
 

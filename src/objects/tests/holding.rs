@@ -8,7 +8,7 @@ use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{CheckedPiece, Profile};
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Slot};
-use quorate_protocols::quorum::{ClaimSelector, Command, JobCommand, ObjectCommand, StoreCommand};
+use quorate_protocols::quorum::{ClaimSelector, Command, ObjectCommand, StoreCommand};
 
 use quorate_testkit::disk::Rot;
 
@@ -89,7 +89,7 @@ async fn pieces_come_from_the_uploader_alone_whoever_knows_the_lease() {
     let cluster = Cluster::start(4).await;
     let job = JOB;
     let spec = JobSpec::store(StoreSpec { name: None, size: Some(8), profile: Profile { data: 1, parity: 2 } });
-    cluster.world.propose(peer(0), Command::submit(&key(0), job, spec)).unwrap();
+    cluster.world.propose(peer(0), Command::submit(cluster::identity(0).signing_key(), job, spec)).unwrap();
     let column = cluster.world.state.lock().0.jobs()[&job].store().unwrap().1.columns[1].clone();
     let (grant, slot) = (column.grant.unwrap(), Slot { job, column: PieceIndex(1), attempt: column.attempt });
     let (holder, lease) = (1, grant.lease);

@@ -11,9 +11,9 @@ use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::piece::message::{PieceAnswer, PieceMessage, RebuildPart, Slot};
+use quorate_protocols::quorum::Command;
 use quorate_protocols::quorum::object::ObjectRecord;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, JobCommand};
 
 use crate::arena::{Arena, Fault};
 use crate::client::Client;
@@ -143,7 +143,7 @@ async fn submit_small_run(arena: &mut Arena, client: &Client) -> Result<Option<(
     arena.rng.fill(&mut job.local);
     let profile = Profile::new(1, 2).ok_or("a profile")?;
     let spec = JobSpec::store(StoreSpec { name: None, size: Some(1), profile });
-    let submit = JobMessage::Propose { quorum, command: Command::Job(job, JobCommand::Submit { spec }) };
+    let submit = JobMessage::Propose { quorum, command: Command::submit(client.key(), job, spec) };
     let query = JobMessage::Query { quorum, query: Query::Job { job }, stale: true };
     let peers = arena.peers();
     for peer in &peers {
