@@ -179,8 +179,8 @@ fn pieces_of_a_lost_disk_are_rebuilt_without_anybody_reading_them() {
     assert!(net.read(holder, &object) == content(300 * KIB, 4));
 }
 
-/// Goal: whoever holds the key file reads a sealed object, and nobody else reads anything of it. Method: a real network,
-/// the object got with the key, without it, and with another one; the same file again; a pipe.
+/// Goal: whoever holds the key file reads a sealed object, and nobody else reads anything of it. Method: a real
+/// network, the object got with the key, without it, and with another one; the same file again; a pipe.
 #[test]
 fn a_sealed_object_is_read_with_its_key_alone() {
     let net = Net::up(3);

@@ -1,10 +1,10 @@
 //! The command line: finds a node, asks its HTTP API, prints what it says.
 //!
-//! Apart from `init`, `admit` and `node`, which act on a data folder and are passed in ([`Daemon`]), and `testnet`, which acts
-//! on processes, every command speaks HTTP to a node and nothing else. What a person asked for goes to stdout (with
-//! `--json`, JSON and nothing but); progress, warnings and errors go to stderr, progress only to a terminal. Either
-//! goes through [`output`], where text of others loses what would act on a terminal. Exit codes: 0 done, 1 the request
-//! failed, 2 wrong usage, 3 no node answers. Errors say what to do next.
+//! Apart from `init`, `admit` and `node`, which act on a data folder and are passed in ([`Daemon`]), and `testnet`,
+//! which acts on processes, every command speaks HTTP to a node and nothing else. What a person asked for goes to
+//! stdout (with `--json`, JSON and nothing but); progress, warnings and errors go to stderr, progress only to a
+//! terminal. Either goes through [`output`], where text of others loses what would act on a terminal. Exit codes: 0
+//! done, 1 the request failed, 2 wrong usage, 3 no node answers. Errors say what to do next.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

@@ -118,7 +118,8 @@ struct Sealing {
 impl Sealing {
     fn of(key_file: &Path, file: &Path) -> Result<Self, Failure> {
         let unread = |error: std::io::Error| Failure::failed(format!("cannot read {}: {error}", file.display()));
-        // What cannot be read twice has no salt of its own. Looked at first: no key is made for a file that is not there.
+        // What cannot be read twice has no salt of its own. Looked at first: no key is made for a file that is not
+        // there.
         let is_file = file != Path::new("-") && std::fs::metadata(file).map_err(unread)?.is_file();
         let (key, is_new) = SealingKey::load_or_create(key_file)?;
         if is_new {

@@ -1,7 +1,7 @@
 //! Admissions: which peers may be members, holders and workers, by a list or by the signature of an authority.
 //!
-//! Knowing the network's secret lets a peer connect. A network with *trust* asks for more of those that its quorums rely
-//! on: that an operator has listed them, or that an *authority* has admitted them. An authority is a key of the
+//! Knowing the network's secret lets a peer connect. A network with *trust* asks for more of those that its quorums
+//! rely on: that an operator has listed them, or that an *authority* has admitted them. An authority is a key of the
 //! operators that belongs to no node; its [`Admission`] of a peer ends by itself. Nothing is asked of peers that only
 //! use the network.
 

@@ -405,8 +405,8 @@ impl PieceStore {
         synced.await.map(|()| replaced)
     }
 
-    /// The object is committed: keep the column for good. Repeating it changes nothing. A column that nobody signed for,
-    /// or of another lease, is not the object's.
+    /// The object is committed: keep the column for good. Repeating it changes nothing. A column that nobody signed
+    /// for, or of another lease, is not the object's.
     pub async fn confirm(&self, slot: Slot, lease: LeaseId, manifest: ManifestHash) -> Result<ColumnRow, StoreError> {
         let (row, synced) = {
             let _index = self.lock();

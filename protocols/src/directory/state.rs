@@ -287,8 +287,8 @@ impl DirectoryState {
     }
 
     /// Reached peers that this node relies on and that could take this on, as announced, the most promising first.
-    /// Ranked by the power of two choices: of two drawn at random the less busy goes first, so that many askers with one
-    /// and the same directory do not all fall upon the same peer. `random` yields 64 random bits per call.
+    /// Ranked by the power of two choices: of two drawn at random the less busy goes first, so that many askers with
+    /// one and the same directory do not all fall upon the same peer. `random` yields 64 random bits per call.
     pub fn candidates(
         &self,
         wall: Millis,

@@ -6,14 +6,15 @@
 //! ([`OwnerProof`]) beside its order. It compares the order with that ([`check_order`]) and believes the quorum nothing
 //! of what is run.
 //!
-//! | part of an order | on whose word |
-//! |---|---|
-//! | job id, program, arguments, environment, inputs, the task's own input, timeout, place of the output | the owner's signature |
-//! | the run of a trigger: its id, and that it is this trigger's | follows from the signed trigger and the number of the fire |
-//! | what fired it (`trigger.json`) | the quorum's: an event or a clock is not the owner's text |
-//! | outputs that a task folds, a checkpoint | the workers' that made them, and the quorum's |
-//! | resources | the quorum's, within the lease: `job update` changes them, and operators may do that too |
-//! | that the task is to run now, and how often | the quorum's |
+//! On whose word each part of an order is:
+//!
+//! - the owner's signature: job id, program, arguments, environment, inputs, the task's own input, timeout, place of the
+//!   output;
+//! - what follows from the signed trigger and the number of the fire: the id of the run of a trigger, and that it is
+//!   this trigger's;
+//! - the quorum's: what fired it (`trigger.json`: an event or a clock is not the owner's text), that the task is to run
+//!   now, and how often; its resources, within the lease (`job update` changes them, and operators may do that too);
+//! - the workers' that made them, and the quorum's: outputs that a task folds, a checkpoint.
 //!
 //! An update changes nothing that was signed. Retries, steps and copies take all from the one signed specification.
 

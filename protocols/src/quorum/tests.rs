@@ -200,7 +200,8 @@ fn a_submit_repeated_is_the_same_job_and_another_spec_is_a_conflict() {
     assert_eq!(again, Ok(CommandReply::Submitted { existed: true, state: RunState::Pending }));
     let other = JobSpec::store(StoreSpec { name: None, size: Some(9), profile: PROFILE });
     assert_eq!(quorum.apply(peer(0), submit(other)), Err(Rejection::Conflict { job: job(1) }));
-    assert_eq!(quorum.apply(peer(1), submit(spec())), Err(Rejection::Conflict { job: job(1) }));
+    let of_another = Command::submit(&key(1), job(1), spec());
+    assert_eq!(quorum.apply(peer(1), of_another), Err(Rejection::Conflict { job: job(1) }));
     let elsewhere = JobId { quorum: QuorumId([2; 16]), local: [1; 16] };
     let refused = quorum.apply(peer(0), Command::submit(&key(0), elsewhere, spec()));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");

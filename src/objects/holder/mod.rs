@@ -11,8 +11,8 @@
 //! can still be sealed, and the collector lets go of nothing that the steward still wants.
 //!
 //! What a fault leads to: wrong bytes, stale attempts, unknown leases, peers that are not the writer and changes of
-//! what was sealed are *refused* with the reason; a check that cannot be made is `Busy` (*retry*); a full disk and a full
-//! lease are their own refusals, so that the asker takes another holder.
+//! what was sealed are *refused* with the reason; a check that cannot be made is `Busy` (*retry*); a full disk and a
+//! full lease are their own refusals, so that the asker takes another holder.
 
 pub mod actor;
 pub(super) mod client;
@@ -56,8 +56,8 @@ const REBUILDS_MAX: usize = 2;
 /// one: a node that goes on with another's upload, once per column.
 const QUESTIONS_MAX: usize = 8;
 
-/// How long a quorum is asked for. Then the sender is told `Busy` and asks again, so that a quorum between two primaries
-/// costs its put no column.
+/// How long a quorum is asked for. Then the sender is told `Busy` and asks again, so that a quorum between two
+/// primaries costs its put no column.
 const QUESTION_DEADLINE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(QUESTION_DEADLINE.as_millis() < STALL.as_millis());

@@ -116,7 +116,9 @@ fn full() -> QuorumState {
             0 => JobSpec::store(store_spec()),
             _ => JobSpec::batch(BatchSpec { map: Map::Count(20), ..BatchSpec::new(call) }),
         };
-        (OWNER, Command::submit(&owner_key(), job(OBJECTS_MAX + number), spec))
+        // Each of two owners has a half, of either kind.
+        let key = if number % 4 < 2 { owner_key() } else { SigningKey::from_bytes(&[10; 32]) };
+        (PeerId(key.verifying_key().to_bytes()), Command::submit(&key, job(OBJECTS_MAX + number), spec))
     };
     let numbers: Vec<usize> = (0..JOBS_LIVE_MAX).collect();
     for (entry, numbers) in numbers.chunks(500).enumerate() {

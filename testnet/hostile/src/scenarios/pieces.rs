@@ -164,8 +164,8 @@ async fn submit_small_run(arena: &mut Arena, client: &Client) -> Result<Option<(
     Ok(won.await.map(|columns| (job, columns)))
 }
 
-/// Asks for leases of one byte and of one MiB, and has an honest quorum win some for a run of one byte; stores a hundred
-/// times as much under each, and has another identity, which knows the leases, send pieces as well.
+/// Asks for leases of one byte and of one MiB, and has an honest quorum win some for a run of one byte; stores a
+/// hundred times as much under each, and has another identity, which knows the leases, send pieces as well.
 pub async fn fill_small_leases(arena: &mut Arena) -> Result<(), Fault> {
     let client = arena.stranger().await?;
     let mut stored: u64 = 0;
