@@ -334,3 +334,38 @@ fn small_differences_are_no_steps() {
     }
     assert_eq!((quorum.state.stepped, quorum.state.clock_offset_ms), (None, 0));
 }
+
+impl Quorum {
+    /// Whether the trigger hears of an event that was emitted then, in true time, and is delivered now.
+    fn hears(&self, job: JobId, emitted: u64) -> bool {
+        let listeners = self.state.listeners("door");
+        let listener = listeners.iter().find(|listener| listener.job == job).unwrap();
+        listener.hears(Millis(self.state.wall().max(self.wall()).0 - (self.now - emitted)))
+    }
+}
+
+/// Goal: however the clocks were set while an event was on its way, a trigger that was there before it hears of it, and
+/// one that was submitted after the last step does not.
+#[test]
+fn a_trigger_hears_of_an_event_that_was_on_its_way_while_clocks_were_set() {
+    const AHEAD: i64 = HOUR as i64;
+    let door = || TriggerSpec::new(When::Event(EventSpec::new("door")));
+    for steps in [&[][..], &[-AHEAD], &[AHEAD], &[AHEAD, 0], &[-AHEAD, 0], &[-AHEAD, 20_000], &[AHEAD, -AHEAD, 0]] {
+        let mut quorum = Quorum::new();
+        quorum.pass(60);
+        let early = quorum.submit(1, door());
+        quorum.now += SECOND;
+        let emitted = quorum.now;
+        quorum.now += SECOND;
+        assert!(quorum.hears(early, emitted) && !quorum.hears(early, emitted - 10 * SECOND));
+        for off in steps {
+            quorum.off = *off;
+            quorum.pass(10);
+            assert!(quorum.hears(early, emitted), "{steps:?}");
+        }
+        quorum.now += SECOND;
+        let late = quorum.submit(2, door());
+        quorum.now += SECOND;
+        assert!(!quorum.hears(late, emitted) && quorum.hears(late, quorum.now), "{steps:?}");
+    }
+}
