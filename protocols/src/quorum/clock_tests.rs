@@ -145,7 +145,7 @@ impl Quorum {
     fn audit(&self, job: JobId) {
         let (spec, run) = self.state.trigger(job).unwrap();
         let rows = self.rows.range((job, 0)..=(job, u64::MAX)).map(|(_, row)| row);
-        let (from, end, open) = (run.clock.from.unwrap(), run.clock.end(), &run.clock.open);
+        let (from, end, open) = (run.clock.counts_from(self.wall()), run.clock.end(), &run.clock.open);
         let faults = audit::instants(&spec.trigger, from, end, open, 0, &audit::covered(rows.clone()));
         assert_eq!(faults, Vec::<String>::new(), "{:#?}", rows.collect::<Vec<_>>());
     }
@@ -282,6 +282,32 @@ fn clocks_that_jump_ahead_and_back_many_times_leave_one_row_for_each_instant() {
     }
     quorum.pass(7_300);
     jobs.iter().for_each(|job| quorum.audit(*job));
+}
+
+/// Goal: a line whose clocks are set back to before it began, and right again before a primary looks at it, has one row
+/// for each instant: those that it had stay its record, and those that were open meanwhile are recorded.
+#[test]
+fn a_line_that_begins_anew_unseen_keeps_its_record() {
+    for ahead in [0, HOUR as i64] {
+        let mut quorum = Quorum::new();
+        let beat = quorum.submit(1, cron("*/20 * * * * *"));
+        quorum.pass(60);
+        quorum.off = ahead;
+        quorum.pass(30);
+        quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat }));
+        quorum.off = -(HOUR as i64);
+        quorum.pass(10);
+        assert_eq!(quorum.state.trigger(beat).unwrap().1.clock.from, None, "it begins anew");
+        quorum.audit(beat);
+        quorum.off = 0;
+        quorum.pass(300);
+        quorum.audit(beat);
+        quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: beat }));
+        let from = quorum.next_row(beat);
+        quorum.pass(60);
+        quorum.audit(beat);
+        assert!(quorum.ran(beat, from).len() >= 2, "{ahead}");
+    }
 }
 
 /// Goal: clocks that are set back, rightly or not, do not silence a period, and forward again cost it nothing.
