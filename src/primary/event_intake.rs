@@ -7,7 +7,8 @@
 //!
 //! **Which events are too old.** A trigger hears of what is emitted after its submit. Clocks of nodes differ, so the
 //! emitter says how old each event is, and the age is counted back from the quorum's time. While that stands still,
-//! because the clocks of a majority were set back, nothing can be told from it, and the event counts.
+//! because the clocks of a majority were set back, nothing can be told from it, and the event counts. So does one that
+//! was emitted before the clocks were last stepped, for a trigger that was there by then: see [`Listener::hears`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl EventIntake {
                 }
                 let emitted = Millis(time.0.saturating_sub(age.as_millis() as u64));
                 let all = listeners.get(&event.name).map_or(&[][..], Vec::as_slice);
-                let hears = |listener: &&Listener| stands_still || listener.since <= emitted;
+                let hears = |listener: &&Listener| stands_still || listener.hears(emitted);
                 let listeners: Vec<Listener> = all.iter().filter(hears).cloned().collect();
                 evaluated += listeners.len();
                 let matches = planner.matches(&listeners, from, &event);

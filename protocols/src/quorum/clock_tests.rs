@@ -155,7 +155,7 @@ impl Quorum {
     fn audit(&self, job: JobId) {
         let (spec, run) = self.state.trigger(job).unwrap();
         let rows = self.rows.range((job, 0)..=(job, u64::MAX)).map(|(_, row)| row);
-        let (from, end, open) = (run.clock.from.unwrap(), run.clock.end(), &run.clock.open);
+        let (from, end, open) = (run.clock.counts_from(self.wall()), run.clock.end(), &run.clock.open);
         let faults = audit::instants(&spec.trigger, from, end, open, 0, &audit::covered(rows.clone()));
         assert_eq!(faults, Vec::<String>::new(), "{:#?}", rows.collect::<Vec<_>>());
     }
@@ -294,6 +294,32 @@ fn clocks_that_jump_ahead_and_back_many_times_leave_one_row_for_each_instant() {
     jobs.iter().for_each(|job| quorum.audit(*job));
 }
 
+/// Goal: a line whose clocks are set back to before it began, and right again before a primary looks at it, has one row
+/// for each instant: those that it had stay its record, and those that were open meanwhile are recorded.
+#[test]
+fn a_line_that_begins_anew_unseen_keeps_its_record() {
+    for ahead in [0, HOUR as i64] {
+        let mut quorum = Quorum::new();
+        let beat = quorum.submit(1, cron("*/20 * * * * *"));
+        quorum.pass(60);
+        quorum.off = ahead;
+        quorum.pass(30);
+        quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat }));
+        quorum.off = -(HOUR as i64);
+        quorum.pass(10);
+        assert_eq!(quorum.state.trigger(beat).unwrap().1.clock.from, None, "it begins anew");
+        quorum.audit(beat);
+        quorum.off = 0;
+        quorum.pass(300);
+        quorum.audit(beat);
+        quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: beat }));
+        let from = quorum.next_row(beat);
+        quorum.pass(60);
+        quorum.audit(beat);
+        assert!(quorum.ran(beat, from).len() >= 2, "{ahead}");
+    }
+}
+
 /// Goal: clocks that are set back, rightly or not, do not silence a period, and forward again cost it nothing.
 #[test]
 fn a_period_goes_on_as_time_passes_when_clocks_are_set_back_and_forth() {
@@ -343,4 +369,39 @@ fn small_differences_are_no_steps() {
         assert_eq!(quorum.state.wall().since(quorum.wall()), Duration::from_millis(ahead), "{off}");
     }
     assert_eq!((quorum.state.stepped, quorum.state.clock_offset_ms), (None, 0));
+}
+
+impl Quorum {
+    /// Whether the trigger hears of an event that was emitted then, in true time, and is delivered now.
+    fn hears(&self, job: JobId, emitted: u64) -> bool {
+        let listeners = self.state.listeners("door");
+        let listener = listeners.iter().find(|listener| listener.job == job).unwrap();
+        listener.hears(Millis(self.state.wall().max(self.wall()).0 - (self.now - emitted)))
+    }
+}
+
+/// Goal: however the clocks were set while an event was on its way, a trigger that was there before it hears of it, and
+/// one that was submitted after the last step does not.
+#[test]
+fn a_trigger_hears_of_an_event_that_was_on_its_way_while_clocks_were_set() {
+    const AHEAD: i64 = HOUR as i64;
+    let door = || TriggerSpec::new(When::Event(EventSpec::new("door")));
+    for steps in [&[][..], &[-AHEAD], &[AHEAD], &[AHEAD, 0], &[-AHEAD, 0], &[-AHEAD, 20_000], &[AHEAD, -AHEAD, 0]] {
+        let mut quorum = Quorum::new();
+        quorum.pass(60);
+        let early = quorum.submit(1, door());
+        quorum.now += SECOND;
+        let emitted = quorum.now;
+        quorum.now += SECOND;
+        assert!(quorum.hears(early, emitted) && !quorum.hears(early, emitted - 10 * SECOND));
+        for off in steps {
+            quorum.off = *off;
+            quorum.pass(10);
+            assert!(quorum.hears(early, emitted), "{steps:?}");
+        }
+        quorum.now += SECOND;
+        let late = quorum.submit(2, door());
+        quorum.now += SECOND;
+        assert!(!quorum.hears(late, emitted) && quorum.hears(late, quorum.now), "{steps:?}");
+    }
 }

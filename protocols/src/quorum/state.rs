@@ -282,7 +282,9 @@ impl QuorumState {
         let listener = |job: &JobId| {
             let record = self.jobs.get(job)?;
             let When::Event(event) = &record.trigger()?.0.trigger.when else { return None };
-            Some(Listener { job: *job, since: record.created_at, filter: event.filter.clone() })
+            let since = record.created_at;
+            let stepped = self.stepped.map(|step| step.at).filter(|at| since <= *at);
+            Some(Listener { job: *job, since, stepped, filter: event.filter.clone() })
         };
         self.triggers.listening_to(name).filter_map(listener).collect()
     }

@@ -118,7 +118,7 @@ impl Schedule {
     ///
     /// `resuming`: the record waits for a span, even an empty one.
     pub fn span(&self, job: JobId, clock: &Clock, resuming: bool, now: Millis) -> Option<Span> {
-        let from = clock.from.unwrap_or(now);
+        let from = clock.counts_from(now);
         let expected = clock.next.map(|next| next.instant);
         let mut cursor = if clock.from.is_none() { clock.skip_recorded(self.first(from)) } else { expected };
         // A span ends where what is open next is recorded apart: its rows stand for instants in a row.
@@ -191,7 +191,7 @@ impl Schedule {
 
     /// The next instants after `now`, for people.
     pub fn preview(&self, job: JobId, clock: &Clock, now: Millis, count: usize) -> Vec<Due> {
-        let from = clock.from.unwrap_or(now);
+        let from = clock.counts_from(now);
         let mut cursor = match clock.from {
             None => clock.skip_recorded(self.first(from)),
             Some(_) => clock.next.map(|next| next.instant),

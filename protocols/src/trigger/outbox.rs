@@ -102,8 +102,7 @@ impl Outbox {
 
     // ---- from disk, before anything else ----
 
-    /// `age`: by the wall clock, for nothing better survives a restart.
-    /// `age`: by wall clocks.
+    /// `age`: by wall clocks, for nothing better survives a restart.
     pub fn restore_event(&mut self, now: Millis, sequence: u64, event: Event, age: Duration) {
         self.newest = self.newest.max(sequence);
         self.insert_row(sequence, Arc::new(event), before(now, age.min(RESTORED_AGE_MAX)));

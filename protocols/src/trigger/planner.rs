@@ -42,9 +42,21 @@ pub trait TriggerBook {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub job: JobId,
-    /// Quorum time of its submit.
+    /// Wall time of its submit.
     pub since: Millis,
+    /// The wall time at which the clocks were last stepped, if it listened by then.
+    pub stepped: Option<Millis>,
     pub filter: Option<String>,
+}
+
+impl Listener {
+    /// Whether an event is for it that was emitted then, by its age and the wall time of now.
+    ///
+    /// Wall time cannot tell which came first of two things before a step of the clocks: stamps that lay ahead became
+    /// the moment of the step, and an age reaches back across it by what has passed. Then the event counts.
+    pub fn hears(&self, emitted: Millis) -> bool {
+        self.since <= emitted || self.stepped.is_some_and(|stepped| emitted < stepped)
+    }
 }
 
 #[derive(Debug)]

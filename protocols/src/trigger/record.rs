@@ -40,7 +40,8 @@ pub struct TriggerRun {
 /// Where a timed trigger stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
-    /// From when its instants count: the primary's clock when it first looked.
+    /// From when its instants count: the primary's clock when it first looked. None before that, and when it begins
+    /// anew: see [`Clock::counts_from`].
     pub from: Option<Millis>,
     /// The first instant that is not recorded yet; none before the first look, and after the last instant.
     pub next: Option<Due>,

@@ -56,6 +56,14 @@ impl InstantRange {
 }
 
 impl Clock {
+    /// From when its instants count, if it is first looked at when clocks read `now`. A trigger that begins anew begins
+    /// where the clocks were set back to, however late it is looked at: what is open since then is to be recorded, and
+    /// nothing of its record may lie before that.
+    pub fn counts_from(&self, now: Millis) -> Millis {
+        let anew = self.open.first().map(|range| Millis(range.first.0.saturating_sub(1)));
+        self.from.or(anew).unwrap_or(now)
+    }
+
     /// Where the trigger goes on when the instant that follows is `next`: there, or where the record is open next.
     pub fn skip_recorded(&self, next: Option<Millis>) -> Option<Millis> {
         let next = next?;

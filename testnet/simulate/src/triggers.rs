@@ -10,6 +10,7 @@
 //! acknowledged must have one row in the end, and each that was not at most one, through however many nodes it came.
 
 mod judging;
+mod rows;
 mod specs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,7 @@ use crate::runtime;
 use crate::transcript::Transcript;
 use crate::world::World;
 use quorate_testnet::rng::Rng;
+use rows::Watched;
 use specs::{triggers, work};
 
 pub const NODES: usize = 5;
@@ -116,68 +118,6 @@ impl std::fmt::Display for Report {
              {all_ahead} of all clocks; {suspensions} suspensions; {} violations",
             violations.len()
         )
-    }
-}
-
-/// One trigger, and the rows of it that were read.
-struct Watched {
-    job: JobId,
-    spec: TriggerSpec,
-    rows: BTreeMap<u64, FireRow>,
-    /// Rows before this number are forgotten: their time is over by the clocks of the quorum, which may be far ahead.
-    kept_from: u64,
-}
-
-impl Watched {
-    /// The first row that may have changed since it was read: some are withdrawn when clocks are put right.
-    fn unsettled(&self, now: Millis) -> u64 {
-        let may_be_withdrawn = |row: &&FireRow| match row.what {
-            Fired::Skipped { last, .. } => last.0 > now.0.saturating_sub(WRONG_MS_MAX as u64),
-            _ => false,
-        };
-        let withdrawn = self.rows.values().find(may_be_withdrawn).map(|row| row.number);
-        let open = |row: &&FireRow| matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. });
-        let open = self.rows.range(self.kept_from..).map(|(_, row)| row).find(open).map(|row| row.number);
-        // What is skipped next may be counted in the last row.
-        let unsettled = open.or(self.rows.keys().next_back().copied()).unwrap_or(0);
-        withdrawn.map_or(unsettled, |number| number.min(unsettled))
-    }
-    /// What was still open when it was forgotten is never known.
-    fn is_settled(&self) -> bool {
-        let mut kept = self.rows.range(self.kept_from..).map(|(_, row)| row);
-        kept.all(|row| !matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. }))
-    }
-    /// Rows of `recorded` that were forgotten before they could be read.
-    fn missing(&self, recorded: u64) -> u64 {
-        recorded.saturating_sub(self.rows.len() as u64)
-    }
-    /// Instants of rows that were forgotten before they could be read: where numbers are missing, but for those that
-    /// rows are there for. Clocks may have been set back meanwhile, so rows need not come in the order of instants.
-    fn unread(&self, from: Millis) -> Vec<InstantRange> {
-        let mut unread = Vec::new();
-        let (mut number, mut instant, mut is_missing) = (1, from, false);
-        for row in self.rows.range(..=self.kept_from).map(|(_, row)| row) {
-            is_missing |= row.number > number;
-            number = row.number + 1;
-            let Cause::Instant(first) = row.cause else { continue };
-            if std::mem::take(&mut is_missing) {
-                unread.push(InstantRange { first: Millis(instant.0 + 1), last: Millis(first.0 - 1) });
-            }
-            instant = match row.what {
-                Fired::Skipped { last, .. } | Fired::Withdrawn { last, .. } => last,
-                _ => first,
-            };
-        }
-        for covered in covered(self.rows.values()) {
-            let (before, after) = (Millis(covered.first.0.saturating_sub(1)), Millis(covered.last.0 + 1));
-            let cut = |range: InstantRange| {
-                let left = InstantRange { last: range.last.min(before), ..range };
-                let right = InstantRange { first: range.first.max(after), ..range };
-                [left, right].into_iter().filter(|part| part.first <= part.last)
-            };
-            unread = unread.into_iter().flat_map(cut).collect();
-        }
-        unread
     }
 }
 
@@ -291,7 +231,7 @@ impl Scene {
                 (Cause::Instant(at), Fired::Run { .. }) => at > right_at && at <= now,
                 _ => false,
             };
-            if self.watched[BEAT].rows.values().any(is_true) {
+            if self.watched[BEAT].rows().any(is_true) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -327,7 +267,7 @@ impl Scene {
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            self.watched.push(Watched { job, spec, rows: BTreeMap::new(), kept_from: 0 });
+            self.watched.push(Watched::new(job, spec));
         }
         Ok(())
     }
@@ -441,12 +381,9 @@ impl Scene {
                     // The faults wait for this: what one question cost is enough.
                     None => return false,
                 };
-                let (Some(first), Some(last)) = (page.first(), page.last()) else { break };
-                if first.number > from.max(1) {
-                    self.watched[at].kept_from = first.number;
-                }
-                from = last.number + 1;
-                self.watched[at].rows.extend(page.into_iter().map(|row| (row.number, row)));
+                let Some(last) = page.last().map(|row| row.number) else { break };
+                self.watched[at].take_page(from, page);
+                from = last + 1;
             }
         }
         true

@@ -5,9 +5,9 @@ use super::*;
 impl Scene {
     /// Suspends every trigger, and reads and checks all that is recorded of them.
     pub(super) async fn judge(&mut self) -> Result<(), String> {
-        let end = Instant::now() + PATIENCE;
         for at in 0..self.watched.len() {
-            let job = self.watched[at].job;
+            // Each has its own: one that does not come to its end says nothing of the others.
+            let (job, end) = (self.watched[at].job, Instant::now() + PATIENCE);
             if !self.watched[at].spec.is_timed() {
                 self.judge_events(at, end).await;
                 continue;
@@ -38,7 +38,7 @@ impl Scene {
                 let rows = run.rows;
                 let watched = &self.watched[at];
                 // A person's fires may still add rows; instants may not.
-                if watched.is_settled() && watched.rows.keys().next_back().copied().unwrap_or(0) >= rows {
+                if watched.is_settled() && watched.newest() >= rows {
                     break;
                 }
                 if Instant::now() >= end {
@@ -57,7 +57,7 @@ impl Scene {
         self.events.collect_answers(end).await;
         let (recorded, is_told) = loop {
             self.read_rows().await;
-            let events = self.watched[at].rows.values().filter_map(|row| match row.cause {
+            let events = self.watched[at].rows().filter_map(|row| match row.cause {
                 Cause::Event(id) => Some(id),
                 _ => None,
             });
@@ -74,7 +74,7 @@ impl Scene {
         let is_known = |id: &SeenId| !is_told || recorded.contains(id);
         let expected: BTreeSet<SeenId> = self.events.acknowledged().filter(is_known).chain(unknown).collect();
         let watched = &self.watched[at];
-        let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
+        let rows: Vec<FireRow> = watched.rows().cloned().collect();
         let mut found = check_events(&rows, &expected);
         let mut once = BTreeSet::new();
         let id = |row: &FireRow| if let Cause::Event(id) = row.cause { Some(id) } else { None };
@@ -106,7 +106,7 @@ impl Scene {
 
     fn check(&mut self, at: usize, run: &TriggerRun) -> Vec<Violation> {
         let watched = &self.watched[at];
-        for row in watched.rows.values() {
+        for row in watched.rows() {
             match row.what {
                 Fired::Skipped { count, .. } => self.report.skipped += count,
                 Fired::Withdrawn { .. } => (),
@@ -114,12 +114,6 @@ impl Scene {
             }
         }
         self.report.instants += run.clock.done;
-        let reach = Reach {
-            from: run.clock.from.unwrap_or_default(),
-            next: run.clock.end(),
-            open: run.clock.open.iter().copied().chain(watched.unread(run.clock.from.unwrap_or_default())).collect(),
-            forgotten: 0,
-        };
-        check_rows(&watched.spec, reach, watched.rows.values())
+        watched.check(run)
     }
 }
