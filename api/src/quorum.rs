@@ -160,7 +160,7 @@ pub struct BenchTriggers {
     #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// Triggers in all.
-    #[schema(minimum = 1, maximum = 10_000)]
+    #[schema(minimum = 1, maximum = 5_000)]
     pub count: u32,
     /// How often each fires.
     #[schema(minimum = 1, maximum = 1_000)]

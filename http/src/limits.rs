@@ -11,8 +11,12 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const LOBBY_MAX: usize = 256;
 
 /// How long a connection has for its first request, whatever comes after it. A full lobby accepts nobody sooner, so
-/// that a flood waits in the socket's backlog: of 1,024 connections, a tenth of a second at this rate.
+/// that a flood waits in the socket's queue: two thousand connections for a fifth of a second at this rate.
 pub const LOBBY_AGE_MIN: Duration = Duration::from_millis(20);
+
+/// Connections that wait to be accepted, as far as the kernel lets them (`net.core.somaxconn`): a client that finds the
+/// queue full tries again a second later.
+pub const BACKLOG: u32 = 4096;
 
 /// A full lobby opens for many at once: timers count whole milliseconds.
 pub const LOBBY_PAUSE: Duration = Duration::from_millis(5);

@@ -12,13 +12,13 @@ use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use quorate_api::{ADDRESS_FILE, TOKEN_FILE};
 use quorate_node::seams::Entropy;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::audit::Audit;
 use super::backend::Shared;
 use super::door::Door;
 use super::guard::{Guard, Token};
-use super::limits::{AuditLimits, DoorLimits, TOKEN_SHARE};
+use super::limits::{AuditLimits, BACKLOG, DoorLimits, TOKEN_SHARE};
 use super::metrics::DoorMetrics;
 use super::router::router;
 use super::tokens::{Tokens, TokensError};
@@ -63,6 +63,14 @@ pub struct Server {
     metrics: DoorMetrics,
 }
 
+/// As [`TcpListener::bind`] does, with a longer queue of connections that wait to be accepted.
+fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 impl Server {
     /// Binds the address, and reads the data folder's token or draws one.
     pub async fn bind(dir: &Path, settings: ListenSettings, entropy: &dyn Entropy) -> Result<Self, ServeError> {
@@ -71,7 +79,7 @@ impl Server {
         let share = (limits.connections_max / TOKEN_SHARE).max(1);
         let tokens = Tokens::load(dir, token, share)?;
         let listen = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let listener = listen_at(address).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let (dir, metrics) = (dir.to_owned(), DoorMetrics::default());
         Ok(Self { listener, address, dir, allow_remote, tokens, limits, metrics })

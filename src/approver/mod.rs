@@ -269,7 +269,7 @@ impl Approver {
             return Err(Refusal::Draining);
         }
         if let Err(distrust) = inner.directory.check_trust(from) {
-            return Err(Refusal::Untrusted { reason: format!("of the asker: {distrust}") });
+            return Err(Refusal::Untrusted { reason: format!("the asker is none, for {distrust}") });
         }
         let role = match request.subject {
             Subject::Founding { .. } | Subject::Member { .. } => NodeRole::Store,

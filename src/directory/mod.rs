@@ -198,6 +198,13 @@ impl Directory {
             false => self.lock().state.check_trust(self.shared.seams.clock.wall(), peer),
         }
     }
+    /// Announced peers that this node does not rely on, and why.
+    pub fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
+        let core = self.lock();
+        let wall = self.shared.seams.clock.wall();
+        let distrusted = |(peer, _): (PeerId, _)| Some((peer, core.state.check_trust(wall, peer).err()?));
+        core.state.peers().filter_map(distrusted).collect()
+    }
     /// A peer offered itself (an `Offer` on the approval protocol).
     pub fn offered(&self, peer: PeerId, subject: Subject) {
         self.shared.metrics.offers_received.inc();

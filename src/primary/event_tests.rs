@@ -45,7 +45,7 @@ impl Primary {
         let quorum = StateQuorum::new(1);
         let level = quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
         quorum.commit(peer(1), Command::Quorum(QuorumCommand::RaiseLevel { level })).unwrap();
-        quorum.commit(peer(1), triggered(filter)).unwrap();
+        quorum.commit(peer(99), triggered(filter)).unwrap();
         let event_intake = EventIntake::new(Arc::new(StateQuorums(quorum.clone())));
         Self { quorum, event_intake }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::limits::{LEASE_DURATION_MAX, MESSAGE_BYTES_MAX, deadline};
 use quorate_protocols::approval::round::{Asked, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};
 use quorate_protocols::approval::standby::Renewed;
@@ -274,7 +275,10 @@ impl Gathering {
                     }
                     self.volunteers = None;
                 }
-                RoundEffect::Failed { granted, refusals, silent, exhausted } => {
+                RoundEffect::Failed { granted, mut refusals, silent, exhausted } => {
+                    let untrusted = |distrust: Distrust| Refusal::Untrusted { reason: distrust.to_string() };
+                    let distrusted = self.parts.knowledge.distrusted().into_iter();
+                    refusals.extend(distrusted.map(|(peer, distrust)| (peer, untrusted(distrust))));
                     let exhausted = exhausted && !self.strangers;
                     let error = RoundError::TooFew { needed: self.needed, granted, refusals, silent, exhausted };
                     // A caller that went away needs no reason.

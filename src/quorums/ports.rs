@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Subject};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
@@ -163,6 +164,8 @@ pub trait Knowledge: Send + Sync + 'static {
     fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert>;
     fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>);
     fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId>;
+    /// Known peers that this node does not rely on, so that they are no candidates.
+    fn distrusted(&self) -> Vec<(PeerId, Distrust)>;
     fn ask_for_volunteers(&self, subject: Subject, role: NodeRole, requirement: Requirement) -> mpsc::Receiver<PeerId>;
 }
 
@@ -181,6 +184,9 @@ impl Knowledge for Directory {
     }
     fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId> {
         Self::candidates(self, role, requirement)
+    }
+    fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
+        Self::distrusted(self)
     }
     fn ask_for_volunteers(&self, subject: Subject, role: NodeRole, requirement: Requirement) -> mpsc::Receiver<PeerId> {
         Self::ask_for_volunteers(self, subject, role, requirement)

@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Statement, Subject};
 use quorate_protocols::capacity::Requirement;
 use quorate_protocols::certificate::CertificatePart;
@@ -90,6 +91,9 @@ impl Knowledge for Known {
     }
     fn candidates(&self, _role: NodeRole, _requirement: &Requirement) -> Vec<PeerId> {
         self.candidates.lock().clone()
+    }
+    fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
+        Vec::new()
     }
     fn ask_for_volunteers(&self, _: Subject, _: NodeRole, _: Requirement) -> mpsc::Receiver<PeerId> {
         let (send, receive) = mpsc::channel(16);

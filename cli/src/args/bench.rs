@@ -43,7 +43,7 @@ pub enum BenchCommand {
     /// Have one trigger fire again and again, and many at the same moment
     Triggers {
         /// Triggers that are due in the same second
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 5_000)]
         count: u32,
         /// Fires of the one that fires alone
         #[arg(long, default_value_t = 200)]

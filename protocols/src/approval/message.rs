@@ -181,8 +181,8 @@ pub enum Refusal {
     NotAllowed,
     #[error("{reason}")]
     Unfit { reason: String },
-    /// The asker is none that the node relies on.
-    #[error("it takes on work for trusted peers alone, and {reason}")]
+    /// One of the two does not rely on the other.
+    #[error("only trusted peers are relied on: {reason}")]
     Untrusted { reason: String },
 }
 

@@ -8,8 +8,8 @@
 //!
 //! On whose word each part of an order is:
 //!
-//! - the owner's signature: job id, program, arguments, environment, inputs, the task's own input, timeout, place of the
-//!   output;
+//! - the owner's signature: job id, program, arguments, environment, inputs, the task's own input, timeout, place of
+//!   the output;
 //! - what follows from the signed trigger and the number of the fire: the id of the run of a trigger, and that it is
 //!   this trigger's;
 //! - the quorum's: what fired it (`trigger.json`: an event or a clock is not the owner's text), that the task is to run

@@ -450,6 +450,7 @@ fn approval_samples(samples: &mut Samples) {
         Refusal::UnknownLease,
         Refusal::NotAllowed,
         Refusal::Unfit { reason: text() },
+        Refusal::Untrusted { reason: text() },
     ];
     samples.all("approval", "refusal", limit, refusals);
 }

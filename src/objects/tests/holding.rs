@@ -8,6 +8,7 @@ use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{CheckedPiece, Profile};
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Slot};
+use quorate_protocols::quorum::limits::UPLOAD_SILENT_MAX;
 use quorate_protocols::quorum::{ClaimSelector, Command, ObjectCommand, StoreCommand};
 
 use quorate_testkit::disk::Rot;
@@ -105,7 +106,8 @@ async fn pieces_come_from_the_uploader_alone_whoever_knows_the_lease() {
     ] {
         assert_eq!(cluster.ask(3, peer(holder), message).await, refused(PieceRefusal::NotAllowed));
     }
-    // The quorum says who goes on with the run, and not before it can.
+    // The quorum says who goes on with the run, and not before it can; nobody breaks off one that goes on.
+    cluster.world.state.lock().1 += UPLOAD_SILENT_MAX.as_millis() as u64;
     cluster.world.propose(peer(3), Command::store(job, StoreCommand::Attach)).unwrap();
     *cluster.world.paused_until.lock() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
     assert_eq!(send(3, slot, b"good").await, refused(PieceRefusal::Busy));

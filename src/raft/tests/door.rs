@@ -304,6 +304,8 @@ async fn pre_votes_without_end_cost_a_primary_few_heartbeats() {
     let net = TestNet::founded(5, 3).await;
     net.commit(submit(0)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
+    // What a founding leaves to do (its record, the certificate, the standbys) is done.
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let (primary, terms) = (net.nodes[0].member().peer, net.terms());
     for (asker, is_voter) in [(1, true), (3, false)] {
         let candidate = net.nodes[asker].member();
