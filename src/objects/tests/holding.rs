@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use quorate_protocols::approval::Writer;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, PieceIndex, SegmentIndex};
+use quorate_protocols::job::limits::UPLOAD_SILENT_MAX;
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{CheckedPiece, Profile};
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Slot};
-use quorate_protocols::quorum::limits::UPLOAD_SILENT_MAX;
 use quorate_protocols::quorum::{ClaimSelector, Command, ObjectCommand, StoreCommand};
 
 use quorate_testkit::disk::Rot;
