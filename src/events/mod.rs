@@ -8,8 +8,8 @@
 //! Promised: a quorum that listens for an acknowledged event either commits it or counts it as lost. The author of an
 //! event is the peer that the transport authenticated.
 //!
-//! Not promised: an order between events of two emitters. When clocks are set, a trigger may also fire for an event that
-//! was emitted before the trigger was submitted.
+//! Not promised: an order between events of two emitters. When clocks are set, a trigger may also fire for an event
+//! that was emitted before the trigger was submitted.
 //!
 //! Bounds: those of the outbox; [`QUEUE_MAX`] events that wait for the actor; one question or dispatch at a time per
 //! quorum.

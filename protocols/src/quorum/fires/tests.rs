@@ -659,17 +659,17 @@ fn ten_thousand_triggers_fire_in_one_second() {
         .collect();
     // Each of two owners has a half.
     let keys = [owner_key(), SigningKey::from_bytes(&[77; 32])];
-    let mut owners = keys.iter().map(|key| PeerId(key.verifying_key().to_bytes())).cycle();
-    let mut apply = |commands: Vec<Command>, now: u64| {
+    let mut apply = |commands: Vec<(PeerId, Command)>, now: u64| {
         quorum.index += 1;
-        let batch = Batch::at(Millis(now), owners.by_ref().zip(commands).collect());
+        let batch = Batch::at(Millis(now), commands);
         let (reply, _) = quorum.state.apply(LogIndex(quorum.index), &batch);
         assert!(reply.replies.iter().all(Result::is_ok), "{:?}", reply.replies.iter().find(|reply| reply.is_err()));
     };
     for ids in ids.chunks(500) {
         let submit = |(job, key): (&JobId, &SigningKey)| {
             let spec = TriggeredSpec::new(every(60), work());
-            Command::submit(key, *job, JobSpec::Triggered(Box::new(spec)))
+            let by = PeerId(key.verifying_key().to_bytes());
+            (by, Command::submit(key, *job, JobSpec::Triggered(Box::new(spec))))
         };
         apply(ids.iter().zip(keys.iter().cycle()).map(submit).collect(), 1_000_000);
     }
