@@ -39,5 +39,9 @@ pub async fn revoke(
     Extension(tokens): Extension<Arc<Tokens>>,
     extract::Path(token): extract::Path<String>,
 ) -> Result<Json<TokenInfo>, ApiError> {
+    let is_id = token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if !is_id {
+        return Err(ApiError::bad_request("a token's id has 16 hexadecimal digits, as `quorate token ls` shows it"));
+    }
     Ok(Json(tokens.revoke(&token).await?))
 }

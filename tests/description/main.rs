@@ -146,7 +146,7 @@ impl Operation<'_> {
             let value = match wrong {
                 Wrong::Parameter if name == chosen => choices.pick(&refused(schemas, schema)),
                 Wrong::NoParameter if name == chosen => continue,
-                Wrong::LongParameter if name == chosen => "7".repeat(choices.pick(&[5_000, 40_000, 60_000])),
+                Wrong::LongParameter if name == chosen => "7".repeat(choices.pick(&[5_000, 20_000, 30_000])),
                 // Without it an answer takes a minute.
                 _ if name == "timeout_ms" => choices.pick(&["0", "5", "50"]).to_owned(),
                 _ if parameter["required"] == true || choices.once_in(3) => {

@@ -104,7 +104,7 @@ async fn commands_that_change_nothing_are_answered_without_an_entry() {
     assert_eq!(end_of_log(&quorum), before);
     assert_eq!(node.host().metrics().foretold.get(), 4);
     // Whoever leads without knowing that it does not any more says nothing for certain.
-    net.world.cut_off([owner]);
+    net.world.cut_off([node.member().peer]);
     let answer = propose(stranger, fail(unknown, String::new())).await;
     assert!(answer.is_err(), "{answer:?}");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use quorate_hostile::arena::{Fault, Outcome, sibling_binary};
 use quorate_hostile::mutate;
-use quorate_hostile::scenarios::{self, SCENARIOS, Standing};
+use quorate_hostile::scenarios::{self, SCENARIOS};
 
 /// The name that stands for a run of mutations.
 const MUTATE: &str = "mutate";
@@ -28,7 +28,7 @@ struct Arguments {
     /// How long to send mutations, such as 60s or 10m.
     #[arg(long = "for", value_parser = humantime::parse_duration, default_value = "60s")]
     duration: Duration,
-    /// Name the scenarios and how they stand.
+    /// Name the scenarios.
     #[arg(long)]
     list: bool,
 }
@@ -37,11 +37,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
         for scenario in SCENARIOS {
-            let standing = match scenario.standing {
-                Standing::Held => "held".to_owned(),
-                Standing::Open(why) => format!("open: {why}"),
-            };
-            println!("{:<20} {}\n{:<20} {standing}", scenario.name, scenario.what, "");
+            println!("{:<20} {}", scenario.name, scenario.what);
         }
         return ExitCode::SUCCESS;
     }
@@ -50,11 +46,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let names: Vec<String> = match arguments.scenario.is_empty() {
-        true => SCENARIOS
-            .iter()
-            .filter(|scenario| scenario.standing == Standing::Held)
-            .map(|scenario| scenario.name.to_owned())
-            .collect(),
+        true => SCENARIOS.iter().map(|scenario| scenario.name.to_owned()).collect(),
         false => arguments.scenario.clone(),
     };
     let is_known = |name: &&String| *name == MUTATE || scenarios::find(name).is_some();
@@ -65,23 +57,17 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut failed = 0;
     for name in &names {
-        let (outcome, open) = match scenarios::find(name) {
-            Some(scenario) => {
-                let open = match scenario.standing {
-                    Standing::Open(why) => Some(why),
-                    Standing::Held => None,
-                };
-                (runtime.block_on(scenarios::run(scenario, &binary, arguments.seed)), open)
-            }
-            None => (runtime.block_on(mutate::run(&binary, arguments.seed, arguments.duration)), None),
+        let outcome = match scenarios::find(name) {
+            Some(scenario) => runtime.block_on(scenarios::run(scenario, &binary, arguments.seed)),
+            None => runtime.block_on(mutate::run(&binary, arguments.seed, arguments.duration)),
         };
-        failed += u8::from(!report(name, open, &outcome));
+        failed += u8::from(!report(name, &outcome));
     }
     ExitCode::from(failed)
 }
 
 /// Prints what came of a run. Whether everything held.
-fn report(name: &str, open: Option<&str>, outcome: &Result<Outcome, Fault>) -> bool {
+fn report(name: &str, outcome: &Result<Outcome, Fault>) -> bool {
     let held = outcome.as_ref().is_ok_and(|outcome| outcome.broken.is_empty());
     println!("{name}: {}", if held { "holds" } else { "does not hold" });
     match outcome {
@@ -91,11 +77,6 @@ fn report(name: &str, open: Option<&str>, outcome: &Result<Outcome, Fault>) -> b
             println!("  took {:?}", outcome.took);
         }
         Err(error) => println!("  could not be carried out: {error}"),
-    }
-    match (held, open) {
-        (false, Some(why)) => println!("  open: {why}"),
-        (true, Some(_)) => println!("  open so far: it is held now, so make it a test"),
-        (_, None) => (),
     }
     held
 }
