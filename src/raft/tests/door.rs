@@ -312,7 +312,7 @@ async fn pre_votes_without_end_cost_a_primary_few_heartbeats() {
     tokio::time::sleep(2 * ASKED * Duration::from_millis(1)).await;
     let quiet = net.world.raft_asked(3) - before;
     assert!(quiet < 10, "{quiet} messages in a quiet quorum");
-    for (asker, is_voter) in [(1, true), (3, false)] {
+    for (asker, is_voter) in [(3, false), (1, true)] {
         let candidate = net.nodes[asker].member();
         let question = PreVote {
             quorum: quorum_id(),
@@ -333,9 +333,10 @@ async fn pre_votes_without_end_cost_a_primary_few_heartbeats() {
             }
         }
         let sent = net.world.raft_asked(3) - before;
-        let nudges = if is_voter { began.elapsed().as_millis() as usize / 50 + 2 } else { 1 };
-        let (least, most) = (if is_voter { quiet + 2 } else { 0 }, quiet + nudges);
-        assert!((least..=most).contains(&sent), "{sent} messages in {:?}, and {quiet} anyway", began.elapsed());
+        // What comes anyway now and then is not counted exactly: the questions are a thousand.
+        let most = if is_voter { began.elapsed().as_millis() as usize / 50 + 2 } else { 4 };
+        let least = quiet + usize::from(is_voter);
+        assert!((least..=quiet + most).contains(&sent), "{sent} messages in {:?}, and {quiet} anyway", began.elapsed());
     }
     assert_eq!((net.led().await, net.terms()), (0, terms));
 }
