@@ -1,3 +1,5 @@
+use quorate_protocols::ids::Millis;
+
 use super::commands::Submitters;
 use super::*;
 
@@ -10,6 +12,19 @@ fn the_default_file_reads_as_the_defaults() {
     let text = Config::default_toml();
     assert_eq!(Config::parse(&text, "default").unwrap(), Config::default(), "{text}");
     assert_eq!(Config::parse("", "empty").unwrap(), Config::default());
+}
+
+/// Goal: both settings of trust act. What trust does is tested where peers are chosen.
+#[test]
+fn listed_peers_and_authorities_are_whom_a_node_relies_on() {
+    let (peer, stranger) = (PeerId([5; 32]), PeerId([6; 32]));
+    let trust = |network: NetworkSection| network.trust().check(stranger, None, Millis(0)).is_ok();
+    assert!(trust(NetworkSection::default()), "everybody");
+    let one = BTreeSet::from([peer]);
+    assert!(!trust(NetworkSection { trusted_peers: one.clone(), ..NetworkSection::default() }));
+    assert!(!trust(NetworkSection { authorities: one.clone(), ..NetworkSection::default() }));
+    let listed = NetworkSection { trusted_peers: one, ..NetworkSection::default() };
+    assert!(listed.trust().check(peer, None, Millis(0)).is_ok());
 }
 
 /// Goal: no setting is forgotten in the file that `init` writes, and none is lost on the way through it.

@@ -245,7 +245,7 @@ mod tests {
             let store = ProviderStore::new(to_libp2p(peer(0)).unwrap(), ROOM);
             Self { store, now: Instant::now(), connected: connected.to_vec() }
         }
-        fn note(&mut self, from: u8, key: &[u8], lasts: Duration) -> RecordOutcome {
+        fn announce_record(&mut self, from: u8, key: &[u8], lasts: Duration) -> RecordOutcome {
             self.now += Duration::from_millis(1);
             let record = ProviderRecord {
                 key: RecordKey::new(&key),
@@ -257,7 +257,7 @@ mod tests {
             self.store.note_record(&record, Vec::new(), self.now, connected)
         }
         fn provide(&mut self, from: u8, n: usize) -> RecordOutcome {
-            self.note(from, &quorum(n).0, Duration::from_secs(60))
+            self.announce_record(from, &quorum(n).0, Duration::from_secs(60))
         }
         fn of(&self, n: usize) -> Vec<libp2p::PeerId> {
             self.store.providers(&key_of(quorum(n))).into_iter().map(|record| record.provider).collect()
@@ -268,7 +268,7 @@ mod tests {
     fn a_key_is_a_quorum_and_addresses_are_those_of_the_book() {
         let mut table = Table::new(&[1]);
         for key in [&[7; 15][..], &[7; 17], &[], &[7; 4096]] {
-            assert_eq!(table.note(1, key, Duration::from_secs(60)), RecordOutcome::Malformed);
+            assert_eq!(table.announce_record(1, key, Duration::from_secs(60)), RecordOutcome::Malformed);
         }
         assert_eq!(table.provide(1, 5), RecordOutcome::Kept);
         assert_eq!(table.store.providers(&key_of(quorum(5)))[0].addresses, Vec::<Multiaddr>::new());
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn what_has_expired_is_forgotten() {
         let mut table = Table::new(&[1, 2]);
-        assert_eq!(table.note(1, &quorum(1).0, Duration::from_millis(5)), RecordOutcome::Kept);
+        assert_eq!(table.announce_record(1, &quorum(1).0, Duration::from_millis(5)), RecordOutcome::Kept);
         assert_eq!(table.provide(2, 1), RecordOutcome::Kept);
         table.store.forget_expired(table.now + Duration::from_millis(10));
         assert_eq!((table.of(1), table.store.len()), (vec![to_libp2p(peer(2)).unwrap()], 1));

@@ -22,9 +22,8 @@ impl QuorumState {
             return Some(Err(Rejection::Level { needed, level }));
         }
         let checked = match command {
-            Command::Job(job, JobCommand::Submit { spec, signature }) => {
-                return self.check_submit(by, *job, spec, signature).transpose();
-            }
+            // Whether it is signed was looked at before, outside of the state.
+            Command::Job(job, JobCommand::Submit { spec, .. }) => return self.check_submit(by, *job, spec).transpose(),
             Command::Task(command) => return self.pool().foretell_reply(by, command),
             Command::Kind(job, command) => self.check_kind_command(by, *job, command),
             Command::Object(manifest, ObjectCommand::Remove { .. }) => match self.objects.get(manifest) {

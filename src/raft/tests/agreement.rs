@@ -123,17 +123,17 @@ async fn a_false_digest_stops_no_member() {
         [(stranger, term, true), (liar, term - 1, true), (liar, term, true), (liar, 0, false)]
     {
         let message = append(target, vote_of(by, at_term, committed), vec![], false_digest);
-        let answer = net.told(2, by.peer, message).await;
+        let answer = net.answer_to(2, by.peer, message).await;
         assert!(!net.nodes[2].group().is_stopped(), "{answer:?}");
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((net.led().await, net.diverged()), (0, vec![0; 3]));
     // Whom members believe to have won an election they ask about: the others know better.
     let message = append(target, vote_of(liar, term + 1, true), vec![], false_digest);
-    assert!(matches!(net.told(2, liar.peer, message).await, RaftAnswer::Ok { .. }));
+    assert!(matches!(net.answer_to(2, liar.peer, message).await, RaftAnswer::Ok { .. }));
     net.until("it is followed no further", |net| net.nodes[2].group().is_primary_deposed().then_some(())).await;
     let again = append(target, vote_of(liar, term + 1, true), vec![], false_digest);
-    assert!(matches!(net.told(2, liar.peer, again).await, RaftAnswer::Failed { .. }));
+    assert!(matches!(net.answer_to(2, liar.peer, again).await, RaftAnswer::Failed { .. }));
     net.commit(submit(1)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
     assert_eq!(net.diverged(), vec![0; 3]);

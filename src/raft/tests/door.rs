@@ -51,7 +51,7 @@ fn snapshot(to: MemberId, vote: Vote, chunks: Vec<Digest>) -> RaftMessage {
 
 impl TestNet {
     /// The node's answer to a message that comes over a connection of `from`.
-    pub async fn told(&self, at: usize, from: PeerId, message: RaftMessage) -> RaftAnswer {
+    pub async fn answer_to(&self, at: usize, from: PeerId, message: RaftMessage) -> RaftAnswer {
         let (host, tasks) = self.nodes[at].running.as_ref().expect("the node runs");
         tasks.scope(host.0.answer(from, message)).await.0
     }
@@ -105,7 +105,7 @@ async fn only_voters_speak_raft_to_a_member() {
                         asks_vote(member, vote),
                         snapshot(member, vote, vec![]),
                     ] {
-                        let answer = net.told(to, by.peer, message).await;
+                        let answer = net.answer_to(to, by.peer, message).await;
                         let refused = RaftAnswer::Failed { reason: Refusal::NotMember.to_string() };
                         assert_eq!(answer, refused, "{attacker} to {to}");
                     }
@@ -114,7 +114,7 @@ async fn only_voters_speak_raft_to_a_member() {
             let attest = RaftMessage::Attest { quorum: quorum_id(), index: LogIndex(0) };
             let copy = RaftMessage::Copy { quorum: quorum_id(), least: LogIndex(0) };
             for message in [attest, copy, RaftMessage::Chunk { quorum: quorum_id(), hash: Digest([1; 32]) }] {
-                assert!(matches!(net.told(to, by.peer, message).await, RaftAnswer::Failed { .. }));
+                assert!(matches!(net.answer_to(to, by.peer, message).await, RaftAnswer::Failed { .. }));
             }
         }
     }
@@ -128,7 +128,7 @@ async fn only_voters_speak_raft_to_a_member() {
     // Also what was on disk of the invitation admits nobody any more.
     let vote = vote_of(net.nodes[3].member(), term.0 + 1, true);
     let answer =
-        net.told(5, net.nodes[3].member().peer, append(net.nodes[5].member(), vote, vec![], Default::default()));
+        net.answer_to(5, net.nodes[3].member().peer, append(net.nodes[5].member(), vote, vec![], Default::default()));
     assert!(matches!(answer.await, RaftAnswer::Failed { .. }));
     net.commit(submit(3)).await.unwrap();
     net.converged(&members).await;
@@ -154,9 +154,9 @@ async fn a_voter_that_lies_takes_no_term_and_stops_nobody() {
             (vote_of(liar, term + 1, false), Refusal::NotElected),
         ] {
             let refused = RaftAnswer::Failed { reason: why.to_string() };
-            let told = net.told(to, liar.peer, append(member, vote, vec![], Default::default())).await;
+            let told = net.answer_to(to, liar.peer, append(member, vote, vec![], Default::default())).await;
             assert_eq!(told, refused);
-            assert_eq!(net.told(to, liar.peer, snapshot(member, vote, vec![])).await, refused);
+            assert_eq!(net.answer_to(to, liar.peer, snapshot(member, vote, vec![])).await, refused);
         }
         for far in [term + TERM_JUMP_MAX + 1, term + (1 << 32), u64::MAX] {
             let vote = vote_of(liar, far, true);
@@ -165,7 +165,7 @@ async fn a_voter_that_lies_takes_no_term_and_stops_nobody() {
                 asks_vote(member, Vote { committed: false, ..vote }),
                 snapshot(member, vote, vec![]),
             ] {
-                let told = net.told(to, liar.peer, message).await;
+                let told = net.answer_to(to, liar.peer, message).await;
                 assert!(matches!(&told, RaftAnswer::Failed { reason } if reason.contains("beyond")), "{told:?}");
             }
         }
@@ -237,7 +237,7 @@ async fn a_newcomer_follows_the_peers_of_its_invitation_only() {
     standbys.push(approval.clone());
     let (founding, members) = (group.record().founding, group.record().members);
     let invitation = RaftMessage::Found { founding, members, standbys, initialize: false };
-    assert_eq!(net.told(5, group.me.peer, invitation).await, RaftAnswer::Founded);
+    assert_eq!(net.answer_to(5, group.me.peer, invitation).await, RaftAnswer::Founded);
     assert!(net.nodes[5].group().is_blank());
     let (founder, newcomer) = (net.nodes[4].member(), net.nodes[5].member());
     for (from, message) in [
@@ -246,7 +246,7 @@ async fn a_newcomer_follows_the_peers_of_its_invitation_only() {
         // Nobody needs its vote yet.
         (group.me.peer, asks_vote(newcomer, vote_of(group.me, 9, false))),
     ] {
-        assert!(matches!(net.told(5, from, message).await, RaftAnswer::Failed { .. }));
+        assert!(matches!(net.answer_to(5, from, message).await, RaftAnswer::Failed { .. }));
     }
     assert!(net.nodes[5].group().log.vote().unwrap().is_none(), "no message moved its vote");
     let lost = net.nodes[(primary + 1) % 3].member();
@@ -386,7 +386,7 @@ async fn a_snapshot_that_is_too_large_is_refused_and_given_up_ones_are_deleted()
         assert!((BYTES_MAX..=BYTES_MAX + 8 * CHUNK).contains(&kept), "{kept} bytes are kept in round {round}");
     }
     let names = (0..=SNAPSHOT_CHUNKS_MAX as u64).map(|number| Digest(*blake3::hash(&number.to_le_bytes()).as_bytes()));
-    let answer = net.told(1, liar.peer, snapshot(target, vote, names.collect())).await;
+    let answer = net.answer_to(1, liar.peer, snapshot(target, vote, names.collect())).await;
     assert!(matches!(&answer, RaftAnswer::Failed { reason } if reason.contains("chunks are more")), "{answer:?}");
     assert_eq!(net.led().await, 0, "what is refused changes nothing");
     serving.abort();

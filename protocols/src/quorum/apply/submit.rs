@@ -31,12 +31,7 @@ impl QuorumState {
         by: PeerId,
         job: JobId,
         spec: &JobSpec,
-        signature: &Signature,
     ) -> Result<Option<CommandReply>, Rejection> {
-        // A primary may put whom it likes beside a command. Nobody else's name comes into the record by that.
-        if !spec.is_signed_by(by, job, signature) {
-            return Err(Rejection::NotSigned { job, by });
-        }
         if let Some(record) = self.jobs.get(&job) {
             let same = record.spec == *spec && (record.owner == by || !spec.is_of_its_submitter());
             return match same {
@@ -70,8 +65,13 @@ impl QuorumState {
         signature: &Signature,
         events: &mut Vec<Event>,
     ) -> Applied {
-        if let Some(reply) = self.check_submit(by, job, spec, signature)? {
+        if let Some(reply) = self.check_submit(by, job, spec)? {
             return Ok(reply);
+        }
+        // A primary may put whom it likes beside a command. Nobody else's name comes into the record by that. Last: it
+        // costs more than all before it, and only what is taken needs it.
+        if !spec.is_signed_by(by, job, signature) {
+            return Err(Rejection::NotSigned { job, by });
         }
         let run = match spec {
             JobSpec::Once(work) => self.new_run(job, work, by),
