@@ -14,18 +14,16 @@ use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
 use quorate_protocols::quorum::{Batch, Command, QuorumState, TriggerCommand};
 use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::Planner;
-use quorate_protocols::trigger::limits::{SPANS_MAX, TRIGGERS_MAX};
+use quorate_protocols::trigger::limits::{OWNER_TRIGGERS_MAX, SPANS_MAX, TRIGGERS_MAX};
 use quorate_protocols::trigger::spec::{Bounds, TriggerSpec, When};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
-/// The peer whose key is made of 9s: it signs what it submits.
-const OWNER: PeerId = PeerId([
-    0xfd, 0x17, 0x24, 0x38, 0x5a, 0xa0, 0xc7, 0x5b, 0x64, 0xfb, 0x78, 0xcd, 0x60, 0x2f, 0xa1, 0xd9, 0x91, 0xfd, 0xeb,
-    0xf7, 0x6b, 0x13, 0xc5, 0x8e, 0xd7, 0x02, 0xea, 0xc8, 0x35, 0xe9, 0xf6, 0x18,
-]);
-
-fn owner_key() -> SigningKey {
-    SigningKey::from_bytes(&[9; 32])
+/// Who submits, each with the key that signs for it: no owner may have more than its share of triggers.
+fn owners() -> [(PeerId, SigningKey); TRIGGERS_MAX / OWNER_TRIGGERS_MAX] {
+    std::array::from_fn(|number| {
+        let key = SigningKey::from_bytes(&[number as u8 + 1; 32]);
+        (PeerId(key.verifying_key().to_bytes()), key)
+    })
 }
 
 /// Bytes that are allocated and not freed, as they were asked for.
@@ -66,23 +64,26 @@ fn a_waiting_trigger_takes_less_than_two_kibibytes() {
     let mut planner = Planner::default();
     let before = IN_USE.load(Ordering::Relaxed);
     let mut index = 0;
-    let mut apply = |state: &mut QuorumState, command| {
+    let mut apply = |state: &mut QuorumState, asker, command| {
         index += 1;
-        let (reply, _) = state.apply(LogIndex(index), &Batch::at(Millis(1_000), vec![(OWNER, command)]));
+        let (reply, _) = state.apply(LogIndex(index), &Batch::at(Millis(1_000), vec![(asker, command)]));
         assert!(reply.replies[0].is_ok(), "{reply:?}");
     };
+    let owners = owners();
+    let (first, _) = owners[0];
     for number in 0..TRIGGERS_MAX {
         // Ids are random, and come in no order.
         let mut local = [0; 16];
         local.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
-        apply(&mut state, Command::submit(&owner_key(), JobId { quorum: QUORUM, local }, trigger()));
+        let (owner, key) = &owners[number % owners.len()];
+        apply(&mut state, *owner, Command::submit(key, JobId { quorum: QUORUM, local }, trigger()));
     }
     loop {
         let spans = planner.spans(&state, Millis(1_000), Millis(1_000), SPANS_MAX);
         if spans.is_empty() {
             break;
         }
-        apply(&mut state, Command::Trigger(TriggerCommand::Due { spans }));
+        apply(&mut state, first, Command::Trigger(TriggerCommand::Due { spans }));
     }
     assert_eq!(state.next_trigger_due().0.or(state.next_trigger_due().1), Some(Millis(10_000)));
     let each = (IN_USE.load(Ordering::Relaxed) - before) / TRIGGERS_MAX;
