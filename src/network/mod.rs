@@ -22,6 +22,7 @@
 //! | what a peer does | what follows |
 //! |---|---|
 //! | frame larger than its cap, unknown status, announcement too large or on no topic of ours | penalise |
+//! | announcements beyond the budget of their author or sender | ignore; penalise an author that is the sender |
 //! | a penalty too many | disconnect, shut out for ten minutes |
 //! | another identify version | disconnect, retry slowly; questions fail with *unsupported* |
 //! | a connection closed before it said what it is | retry slowly |

@@ -9,11 +9,13 @@ use std::time::Duration;
 use openraft::{EmptyNode, LogIdOptionExt};
 use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::budget::Budgets;
 use quorate_protocols::certificate::{Founding, Tip};
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::liveness::Latency;
-use quorate_protocols::quorum::budget::Budgets;
-use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX};
+use quorate_protocols::quorum::limits::{
+    PROPOSER_RATES, PROPOSERS_MAX, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX,
+};
 use quorate_protocols::quorum::request::{MembershipStatement, SignedMembership};
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
 use quorate_protocols::wire::{self, Record};
@@ -145,7 +147,7 @@ impl Inner {
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
             clocks,
-            budgets: Mutex::default(),
+            budgets: Mutex::new(Budgets::new(PROPOSER_RATES, PROPOSERS_MAX)),
             suspected: Mutex::default(),
             denied: Mutex::default(),
             membership_leases: OnceLock::new(),

@@ -423,7 +423,7 @@ impl Quorum {
         if by == self.host.identity.peer() {
             return Ok(());
         }
-        let taken = self.host.budgets.lock().take_command(self.host.seams.clock.monotonic(), by, bytes);
+        let taken = self.host.budgets.lock().charge(self.host.seams.clock.monotonic(), by, bytes);
         taken.map_err(|wait| {
             self.host.metrics.refused_fast.inc();
             QuorumError::TooFast { by, wait }

@@ -12,7 +12,6 @@ pub mod agreement;
 mod apply;
 pub mod author;
 pub mod authority;
-pub mod budget;
 mod check;
 mod chunks;
 pub mod claims;

@@ -104,6 +104,7 @@ const CORE: &[Row] = &[
     ("shared_map", ""),
     ("text", ""),
     ("ids", "text"),
+    ("budget", "ids"),
     ("units", ""),
     ("capacity", "engine text units"),
     ("wire", ""),
@@ -114,7 +115,7 @@ const CORE: &[Row] = &[
     ("approval", "backoff capacity ids liveness membership wire"),
     ("admission", "approval ids wire"),
     ("certificate", "approval ids membership shared_map wire"),
-    ("directory", "admission approval capacity engine ids liveness membership wire"),
+    ("directory", "admission approval budget capacity engine ids liveness membership wire"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
     ("task", "approval backoff capacity engine ids shared_map text wire"),
@@ -123,8 +124,8 @@ const CORE: &[Row] = &[
     ("upload", "approval ids job object piece"),
     (
         "quorum",
-        "approval backoff capacity certificate engine ids job liveness membership object piece shared_map task text \
-         trigger units wire",
+        "approval backoff budget capacity certificate engine ids job liveness membership object piece shared_map task \
+         text trigger units wire",
     ),
 ];
 
@@ -139,7 +140,6 @@ const QUORUM: &[Row] = &[
     ("level", ""),
     ("limits", ""),
     ("message", ""),
-    ("budget", "limits"),
     ("chunks", "limits"),
     ("claims", "limits"),
     ("door", "limits"),
@@ -154,7 +154,7 @@ const QUORUM: &[Row] = &[
     ("objects", "check chunks claims command duty event jobs limits object reply uses"),
     ("tasks", "check chunks command duty event jobs reply shares"),
     ("triggers", "check chunks duty jobs reply shares"),
-    ("state", "clock jobs limits objects tasks triggers uses"),
+    ("state", "clock jobs limits objects reply tasks triggers uses"),
     ("duties", "duty state"),
     ("fires", "command event reply state"),
     ("invariants", "check limits state"),
