@@ -67,6 +67,10 @@ const HOLDERS_WAIT: Duration = Duration::from_secs(2);
 /// read by then that could be lost.
 const HOLDERS_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Quorums without room that a put tries, one after the other, before it gives up. Then one is formed soon: those that
+/// refused are not chosen again.
+const FULL_QUORUMS_MAX: usize = 8;
+
 /// How long the end of a failed put waits for the quorum to record it, and for how long it is tried behind the user's
 /// back.
 const FAIL_DEADLINE: Duration = Duration::from_secs(2);
@@ -211,26 +215,50 @@ impl Objects {
         if request.size.is_some_and(|size| size > profile.bytes_max()) {
             return Err(PutError::TooLarge { limit: profile.bytes_max() });
         }
-        let quorum = match request.quorum {
-            Some(quorum) => quorum,
-            None => self.context.placement.place().await?,
-        };
-        let job = JobId { quorum, local: self.context.seams.entropy.bytes() };
-        if let Some(fingerprint) = &request.fingerprint {
-            let clock = &*self.context.seams.clock;
-            if let Err(error) = resume::remember(&self.context.storage, clock, fingerprint, job).await {
-                // The put works without; only a crash would send everything again.
-                tracing::warn!(%error, "could not record the run of this file");
-            }
-        }
-        let name = request.name.as_deref().map(|name| truncate(name, NAME_BYTES_MAX).to_owned());
-        self.submit(job, StoreSpec { name, size: request.size, profile }, progress).await?;
+        let job = self.place_run(request, profile, progress).await?;
         progress.send_modify(|progress| {
             progress.enter(PutPhase::Approval);
             progress.job = Some(job);
         });
         let may_refit = may_refit && request.profile.is_none();
         self.wait_for_holders(job, (profile, request.size), may_refit, progress).await
+    }
+
+    /// Has a quorum take the run. One without room for it, be it in its owner's share, is passed over for another,
+    /// unless it was asked for by name.
+    async fn place_run(
+        &self,
+        request: &PutRequest,
+        profile: Profile,
+        progress: &watch::Sender<PutProgress>,
+    ) -> Result<JobId, PutError> {
+        let name = request.name.as_deref().map(|name| truncate(name, NAME_BYTES_MAX).to_owned());
+        let spec = StoreSpec { name, size: request.size, profile };
+        let mut full = 0;
+        loop {
+            let quorum = match request.quorum {
+                Some(quorum) => quorum,
+                None => self.context.placement.place().await?,
+            };
+            let job = JobId { quorum, local: self.context.seams.entropy.bytes() };
+            if let Some(fingerprint) = &request.fingerprint {
+                let clock = &*self.context.seams.clock;
+                if let Err(error) = resume::remember(&self.context.storage, clock, fingerprint, job).await {
+                    // The put works without; only a crash would send everything again.
+                    tracing::warn!(%error, "could not record the run of this file");
+                }
+            }
+            let submitted = self.submit(job, spec.clone(), progress).await;
+            let Err(PutError::Client(ClientError::Rejected(Rejection::Full { .. }))) = submitted else {
+                return submitted.map(|()| job);
+            };
+            self.context.placement.record_full(quorum);
+            full += 1;
+            if request.quorum.is_some() || full >= FULL_QUORUMS_MAX {
+                return submitted.map(|()| job);
+            }
+            tracing::info!(%quorum, "a quorum has no room for the object: another is chosen");
+        }
     }
 
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.

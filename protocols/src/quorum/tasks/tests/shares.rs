@@ -134,8 +134,38 @@ fn results_beyond_the_records_room_must_be_objects() {
     };
     assert_eq!(refused, ReportRefusal::RecordFull);
     assert!(taken * OUTPUT_BYTES_MAX <= OWNER_RECORD_BYTES_MAX && taken > 500, "{taken}");
+    assert!(quorum.state.tasks.check_bytes(OWNER, OUTPUT_BYTES_MAX).is_err());
+    assert_eq!(
+        quorum.state.tasks.check_bytes(peer(77), OUTPUT_BYTES_MAX),
+        Ok(()),
+        "outputs of another owner have room"
+    );
     let task = quorum.attempts(0)[0];
     let object = Place::Object { quorum: QUORUM, manifest: ManifestHash([1; 32]) };
     let output = Output { place: object, ..output(b"big") };
     assert_eq!(quorum.report(0, task, TaskResult::Done { output, bytes: None }), Ok(()));
+}
+
+/// Goal: specifications of one owner take half of the record's bytes, and another owner has room beside them.
+#[test]
+fn specifications_of_one_owner_take_a_half_of_the_records_bytes() {
+    let mut state = QuorumState::new(QUORUM);
+    let mut submit = |owner: &SigningKey, index: u8| {
+        let items = (0..20).map(|_| Content::Inline(Bytes::from(vec![index; 10_000]))).collect();
+        let spec = JobSpec::batch(BatchSpec { map: Map::Items(items), ..spec(1) });
+        let by = PeerId(owner.verifying_key().to_bytes());
+        let batch = Batch::at(Millis(1), vec![(by, Command::submit(owner, job(index), spec))]);
+        state.apply(LogIndex(1), &batch).0.replies.remove(0)
+    };
+    let mut taken = 0;
+    let refused = loop {
+        match submit(&owner_key(), taken) {
+            Ok(_) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, Rejection::Full { limit: OWNER_RECORD_BYTES_MAX, .. }), "{refused:?}");
+    assert!(usize::from(taken) * 200_000 > OWNER_RECORD_BYTES_MAX * 9 / 10, "{taken}");
+    assert!(submit(&key(77), taken).is_ok(), "another owner has room");
+    assert!(state.room() > 0);
 }
