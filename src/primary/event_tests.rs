@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use quorate_protocols::trigger::{TriggerSpec, When, spec::EventSpec};
 
 use super::*;
 use crate::quorums::ports::LocalQuorums;
+use crate::raft::QuorumError;
 use crate::seams::TaskGroup;
 use crate::testing::quorums::{QUORUM, StateQuorum, StateQuorums, key, peer};
 
@@ -56,11 +58,13 @@ impl Primary {
         lost: u64,
         events: Vec<Dispatched>,
     ) -> Result<DeliveryAck, Rejection> {
-        let dispatch = Dispatch { follows, reaches, lost, events };
+        self.try_deliver(Dispatch { follows, reaches, lost, events }).await.unwrap()
+    }
+    async fn try_deliver(&self, dispatch: Dispatch) -> Result<Result<DeliveryAck, Rejection>, QuorumError> {
         dispatch.check().unwrap();
         let local = StateQuorums(self.quorum.clone()).quorum(QUORUM).unwrap();
         let event_intake = self.event_intake.deliver_events(&*local, peer(1), peer(2), dispatch);
-        TaskGroup::inline().scope(event_intake).await.unwrap()
+        TaskGroup::inline().scope(event_intake).await
     }
     /// What became of the fires so far.
     fn fired(&self) -> Vec<Fired> {
@@ -102,4 +106,25 @@ async fn a_trigger_does_not_hear_of_what_came_before_it() {
     );
     primary.deliver_events(0, 2, 0, vec![sent(2, Duration::ZERO, "{}")]).await.unwrap();
     assert_eq!(primary.fired().len(), 1);
+}
+
+/// Goal: events that fire something are paid for by who emitted them, though the primary proposes their delivery; those
+/// that fire nothing cost nothing, and nothing is committed beyond the budget.
+#[tokio::test]
+async fn a_delivery_is_taken_from_its_emitters_budget() {
+    let primary = Primary::new(Some("data.open == true"));
+    let (shut, open) = ("{\"open\": false}", "{\"open\": true}");
+    let now = Duration::ZERO;
+    primary.deliver_events(0, 1, 0, vec![sent(1, now, shut)]).await.unwrap();
+    assert_eq!(*primary.quorum.charged.lock(), []);
+    primary.deliver_events(1, 4, 0, vec![sent(2, now, open), sent(3, now, shut), sent(4, now, open)]).await.unwrap();
+    assert_eq!(*primary.quorum.charged.lock(), [(peer(2), 2 * open.len())]);
+    let fired = primary.fired();
+    primary.quorum.budgets_spent.store(true, Ordering::Relaxed);
+    let dispatch = Dispatch { follows: 4, reaches: 5, lost: 0, events: vec![sent(5, now, open)] };
+    let refused = primary.try_deliver(dispatch.clone()).await;
+    assert!(matches!(&refused, Err(QuorumError::TooFast { by, .. }) if *by == peer(2)), "{refused:?}");
+    assert_eq!(primary.fired(), fired, "nothing is committed");
+    primary.quorum.budgets_spent.store(false, Ordering::Relaxed);
+    assert_eq!(primary.try_deliver(dispatch).await.unwrap(), Ok(DeliveryAck { reaches: 5, recorded: Some(5) }));
 }

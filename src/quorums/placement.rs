@@ -73,7 +73,7 @@ pub struct PlacementParts {
 }
 
 /// A quorum that refused work for want of room, be it in its owner's share, is passed over for this long.
-const FULL_REST: Duration = Duration::from_secs(60);
+pub(super) const FULL_REST: Duration = Duration::from_secs(60);
 
 /// Such quorums that are remembered; beyond that the one that refused first is tried again.
 const FULL_MAX: usize = 1_024;

@@ -266,6 +266,9 @@ pub struct StateQuorum {
     pub electing: AtomicBool,
     /// What it measured of its voters.
     pub latency: Mutex<Latency>,
+    /// Whose budgets were charged, with how many bytes; and whether they are at their end.
+    pub charged: Mutex<Vec<(PeerId, usize)>>,
+    pub budgets_spent: AtomicBool,
     state: Mutex<(LogIndex, QuorumState)>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<HostEvent>,
@@ -285,6 +288,8 @@ impl StateQuorum {
             term: Mutex::new(Some(Term(1))),
             electing: AtomicBool::new(false),
             latency: Mutex::default(),
+            charged: Mutex::default(),
+            budgets_spent: AtomicBool::new(false),
             state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
             changes: watch::channel(0).0,
             events: broadcast::channel(1024).0,
@@ -386,6 +391,13 @@ impl LocalQuorum for StateHandle {
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
         let quorum = self.0.clone();
         async move { Ok(quorum.commit(by, command)) }.boxed()
+    }
+    fn charge(&self, for_peer: PeerId, bytes: usize) -> Result<(), QuorumError> {
+        self.0.charged.lock().push((for_peer, bytes));
+        match self.0.budgets_spent.load(Ordering::Relaxed) {
+            true => Err(QuorumError::TooFast { by: for_peer, wait: Duration::from_secs(1) }),
+            false => Ok(()),
+        }
     }
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);
