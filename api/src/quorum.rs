@@ -44,6 +44,9 @@ pub struct QuorumDetail {
     #[schema(value_type = schema::LogIndex)]
     pub applied: LogIndex,
     pub jobs_ended: u32,
+    /// How many more jobs it takes, whoever submits them: the least that any of its limits leaves. One owner has half
+    /// of each.
+    pub room: u32,
     /// State level: which commands may be proposed.
     pub level: u16,
     /// Quorum time of the newest entry: by the clocks of a majority.

@@ -90,6 +90,7 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
         committed: view.committed,
         applied: view.applied,
         jobs_ended: view.jobs_ended,
+        room: view.room,
         level: view.level,
         last_entry_at: view.time,
         clock_apart_ms: view.clock_apart_ms,
