@@ -1,7 +1,7 @@
 //! The pace of announcements: what this node says goes out within a budget that all others are sure to take.
 //!
-//! Nodes pass over what an author announces beyond its budget ([`quorate_protocols::directory::budget`]). This one stays
-//! far within that, whatever it leads and however many peers connect to it at once.
+//! Nodes pass over what an author announces beyond its budget ([`quorate_protocols::directory::budget`]). This one
+//! stays far within that, whatever it leads and however many peers connect to it at once.
 
 use std::time::Duration;
 

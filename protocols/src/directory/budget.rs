@@ -1,9 +1,9 @@
 //! Budgets of announcements: how much of one author, and through one sender, a node takes in and passes on.
 //!
 //! An announcement costs every node a look and a copy for some of its peers, so a peer that floods one node floods the
-//! network. What is beyond a budget ends where it arrived. The author is the one that signed it, the sender the one that
-//! sent it here; often they are one. A sender is charged for what is passed on and for nothing else: it could not know
-//! how much of the author arrived here on other ways.
+//! network. What is beyond a budget ends where it arrived. The author is the one that signed it, the sender the one
+//! that sent it here; often they are one. A sender is charged for what is passed on and for nothing else: it could not
+//! know how much of the author arrived here on other ways.
 //!
 //! An honest node stays within its budget by itself ([`ANNOUNCER_RATES`](super::limits::ANNOUNCER_RATES)).
 
