@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::backoff::Backoff;
+use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::liveness::DelayEstimate;
@@ -381,6 +382,12 @@ impl QuorumClient {
     pub fn primary_known(&self, quorum: QuorumId) -> Option<PeerId> {
         let local = self.0.parts.quorums.quorum(quorum).and_then(|local| local.view().primary);
         local.map(|primary| primary.peer).or_else(|| self.routes().read(quorum).primary)
+    }
+
+    /// The voters of an announced quorum by the certificate that one of the members that it names has shown; `None` if
+    /// none of them has.
+    pub fn voters_shown(&self, advert: &QuorumAdvert) -> Option<Vec<PeerId>> {
+        advert.members.iter().find_map(|member| self.0.parts.standings.voters_with(advert.quorum, member.peer))
     }
 
     /// Members in the order in which they are worth asking.
