@@ -9,7 +9,7 @@ use quorate_protocols::object::Profile;
 use quorate_protocols::{job, task};
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnState, Engine, ErrorClass, FiredByInfo, Kind, RunState, TriggerInfo, as_text, schema};
+use super::{ColumnState, Engine, ErrorClass, FiredByInfo, Kind, RunState, SpeakerInfo, TriggerInfo, as_text, schema};
 
 /// A job as its quorum knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -351,13 +351,15 @@ pub struct JobIdInfo {
 }
 
 /// A submit that is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SubmitInfo {
     #[schema(value_type = schema::JobId)]
     pub job: JobId,
     pub state: RunState,
     /// It had been submitted before, with the same specification.
     pub existed: bool,
+    /// The member on whose word it is committed.
+    pub acknowledged_by: SpeakerInfo,
 }
 
 /// What a submit would do: its steps, and who could run its tasks as far as this node knows. The last word has each

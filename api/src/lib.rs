@@ -43,7 +43,7 @@ pub use object::{
 };
 pub use quorum::{
     BenchCommit, BenchForm, BenchJobs, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo,
-    Unreachable,
+    SpeakerInfo, Unreachable,
 };
 pub use receipt::{ReceiptBundle, ResultReceipt, ResultStatement, TaskAttempt, TaskId, TaskReceipts, Verdict};
 pub use token::{

@@ -95,6 +95,19 @@ pub struct MemberView {
     pub error: Option<String>,
 }
 
+/// A member that spoke for its quorum, and why it was believed: these voters are answerable for what it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SpeakerInfo {
+    #[schema(value_type = schema::PeerId)]
+    pub peer: PeerId,
+    /// What its operator calls it, as it announced; `null` when that was not heard.
+    pub name: Option<String>,
+    /// The quorum's voters by the certificate that the member was checked against; of a quorum of which the answering
+    /// node is a member, as that one has them.
+    #[schema(value_type = Vec<schema::PeerId>)]
+    pub voters: Vec<PeerId>,
+}
+
 /// One page of a list. Of what is gathered from many quorums, also those that gave no fresh answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Listing<T> {

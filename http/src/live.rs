@@ -20,7 +20,7 @@ use quorate_node::approver::ScopeLeases;
 use quorate_node::compose::{Node, NodeEvent};
 use quorate_node::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use quorate_node::quorums::logs::LogPage;
-use quorate_node::quorums::submit::Wanted;
+use quorate_node::quorums::submit::{Submitted, Wanted};
 use quorate_node::quorums::{ClientError, QuorumClient};
 use quorate_node::raft::{HostEvent, Unheard};
 use quorate_node::resources::ScopeUsage;
@@ -265,7 +265,7 @@ impl Backend for NodeBackend {
         let quorums = self.node.quorums().quorums();
         NodeInfo {
             peer: identity.peer(),
-            name: Some(self.node.directory().name()).filter(|name| !name.is_empty()).map(str::to_owned),
+            name: self.peer_name(identity.peer()),
             incarnation: identity.incarnation,
             boot: identity.boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -299,6 +299,15 @@ impl Backend for NodeBackend {
                 ..views::peer_info(*peer, seen.as_ref(), known.as_ref())
             })
             .collect()
+    }
+
+    fn peer_name(&self, peer: PeerId) -> Option<String> {
+        let directory = self.node.directory();
+        let name = match peer == self.node.identity().peer() {
+            true => directory.name().to_owned(),
+            false => directory.peer(peer)?.advert.name,
+        };
+        Some(name).filter(|name| !name.is_empty())
     }
 
     fn contact(&self) -> BoxFuture<'_, ContactInfo> {
@@ -437,7 +446,10 @@ impl Backend for NodeBackend {
     }
 
     fn command(&self, job: JobId, command: Command) -> Answer<'_, CommandReply> {
-        Box::pin(async move { Ok(self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?) })
+        Box::pin(async move {
+            let (reply, _) = self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?;
+            Ok(reply)
+        })
     }
 
     fn random(&self) -> [u8; 16] {
@@ -450,8 +462,9 @@ impl Backend for NodeBackend {
 
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
-            let (state, existed) = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
-            Ok(SubmitInfo { job, state: state.into(), existed })
+            let Submitted { state, existed, by } = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
+            let name = self.peer_name(by.peer);
+            Ok(SubmitInfo { job, state: state.into(), existed, acknowledged_by: views::speaker_info(by, name) })
         })
     }
 
@@ -495,14 +508,14 @@ impl Backend for NodeBackend {
                 Command::Object(object.manifest, ObjectCommand::Remove { claims: selector, force: removal.force });
             match self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await {
                 // What a try before this one gave up is not in its reply.
-                Ok(CommandReply::Removed { removed: now, kept }) => {
+                Ok((CommandReply::Removed { removed: now, kept }, _)) => {
                     let removed = if now.is_empty() { removed } else { now };
                     Ok(views::removal_info(object, removed, kept))
                 }
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => {
                     Ok(views::removal_info(object, removed, Vec::new()))
                 }
-                Ok(other) => Err(ApiError::internal(format!("a removal was answered with {other:?}"))),
+                Ok((other, _)) => Err(ApiError::internal(format!("a removal was answered with {other:?}"))),
                 Err(error) => Err(error.into()),
             }
         })

@@ -137,7 +137,8 @@ pub async fn put(
     // A task of its own: a client that goes away must not stop a commit half way.
     let put = seams::spawn(async move {
         let outcome = put.await?;
-        Ok(views::put_info(outcome, began.elapsed()))
+        let name = backend.peer_name(outcome.by.peer);
+        Ok(views::put_info(outcome, name, began.elapsed()))
     });
     let outcome = async move {
         match put.await {

@@ -42,9 +42,9 @@ use quorate_node::identity::Identity;
 use quorate_node::objects::{
     GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest,
 };
-use quorate_node::quorums::ClientError;
 use quorate_node::quorums::logs::{LogError, LogPage};
 use quorate_node::quorums::submit::{SubmitError, Wanted};
+use quorate_node::quorums::{ClientError, Speaker};
 use quorate_node::raft::HostEvent;
 use quorate_node::seams::TaskGroup;
 use quorate_node::seams::entropy::OsEntropy;
@@ -141,6 +141,11 @@ impl Fake {
     }
 }
 
+/// The member of every quorum that answers for it.
+fn speaker() -> Speaker {
+    Speaker { peer: PeerId([9; 32]), voters: [7, 8, 9].map(|n| PeerId([n; 32])).to_vec() }
+}
+
 fn unknown<T>(job: JobId) -> Result<T, ApiError> {
     Err(ClientError::Rejected(Rejection::UnknownJob { job }).into())
 }
@@ -172,6 +177,9 @@ impl Backend for Fake {
     }
     fn peers(&self) -> Vec<PeerInfo> {
         Vec::new()
+    }
+    fn peer_name(&self, peer: PeerId) -> Option<String> {
+        (peer == speaker().peer).then(|| "attic".to_owned())
     }
     fn contact(&self) -> BoxFuture<'_, ContactInfo> {
         Box::pin(async { ContactInfo::default() })
@@ -247,7 +255,10 @@ impl Backend for Fake {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
             match self.commit_by(owner().peer(), Command::submit(owner().signing_key(), job, spec))? {
-                CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state: state.into(), existed }),
+                CommandReply::Submitted { existed, state } => {
+                    let acknowledged_by = views::speaker_info(speaker(), self.peer_name(speaker().peer));
+                    Ok(SubmitInfo { job, state: state.into(), existed, acknowledged_by })
+                }
                 other => panic!("{other:?}"),
             }
         })
@@ -338,6 +349,7 @@ impl Backend for Fake {
                 degraded: false,
                 columns: vec![(PieceIndex(0), PeerId([9; 32]))],
                 existed: Vec::new(),
+                by: speaker(),
                 progress: progress.borrow().clone(),
             })
         })
@@ -640,6 +652,7 @@ async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() 
             PutUpdate::Done(info) => {
                 let info: PutInfo = info;
                 assert_eq!((info.object, info.bytes), (OBJECT, 10));
+                assert_eq!(info.acknowledged_by, views::speaker_info(speaker(), Some("attic".to_owned())));
                 assert!(read >= 5);
                 phases.dedup();
                 use PutPhaseInfo::{Approval, Commit, Done, Placing, Receipts, Sending};

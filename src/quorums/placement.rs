@@ -5,7 +5,8 @@
 //! approvals. Callers that arrive while a quorum is being formed share it.
 //!
 //! Every command of a job makes a round trip to its quorum's primary, so quorums that are led from afar are passed over
-//! while a nearer one has room, or can be formed.
+//! while a nearer one has room, or can be formed. Whoever founds a quorum chooses its voters, and may choose itself
+//! alone: a quorum whose certificate names too few voters, or others than this node relies on, is given no work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, Nonce, PeerId, QuorumId};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
+use quorate_protocols::membership::Voters;
 use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
@@ -126,8 +128,10 @@ impl Placement {
         let mut refused = self.0.full.lock().at_rest();
         for _ in 0..CHOICES_TRIED_MAX {
             let parts = &self.0.parts;
-            let eligible: Vec<QuorumAdvert> =
-                parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
+            let may_take = |quorum: &QuorumAdvert| {
+                quorum.room > 0 && !refused.contains(&quorum.quorum) && self.is_relied_on(quorum)
+            };
+            let eligible: Vec<QuorumAdvert> = parts.knowledge.quorums().into_iter().filter(may_take).collect();
             let Some(eligible) = self.nearest(eligible) else { break };
             let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
             if self.is_open(choice).await {
@@ -179,6 +183,13 @@ impl Placement {
                 }
             }
         }
+    }
+
+    /// Whether the quorum is one to rely on, by its voters and not by the members that it names.
+    fn is_relied_on(&self, advert: &QuorumAdvert) -> bool {
+        let parts = &self.0.parts;
+        let voters = parts.client.voters_shown(advert).unwrap_or_default();
+        may_own_work(&voters, |peer| parts.knowledge.check_trust(peer).is_ok())
     }
 
     /// Whether a member that is known here is connected, and not known to be away.
@@ -280,9 +291,25 @@ fn choose(eligible: &[QuorumAdvert], entropy: &dyn Entropy) -> Option<QuorumId> 
     Some(if load(one) <= load(other) { one.quorum } else { other.quorum })
 }
 
+/// Whether a quorum of these voters may be given work: they are as many as quorums have, and a majority is trusted.
+fn may_own_work(voters: &[PeerId], is_trusted: impl Fn(PeerId) -> bool) -> bool {
+    let trusted = voters.iter().filter(|peer| is_trusted(**peer)).count();
+    voters.len() >= VOTERS_MIN && trusted >= Voters::majority_of(voters.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a quorum that a stranger founded with itself, or with others that nobody here relies on, is given no work.
+    #[test]
+    fn work_goes_to_quorums_of_voters_that_are_relied_on() {
+        let peers = |numbers: &[u8]| -> Vec<PeerId> { numbers.iter().map(|number| PeerId([*number; 32])).collect() };
+        let may = |voters: &[u8]| may_own_work(&peers(voters), |peer| peer.0[0] < 10);
+        assert!(may(&[1, 2, 3]) && may(&[1, 2, 11]) && may(&[1, 2, 3, 11, 12]));
+        assert!(!may(&[]) && !may(&[1]) && !may(&[11]) && !may(&[1, 2]));
+        assert!(!may(&[1, 11, 12]) && !may(&[11, 12, 13]) && !may(&[1, 2, 11, 12]));
+    }
 
     /// Goal: who was refused for want of room chooses another quorum, and comes back later.
     #[tokio::test(start_paused = true)]

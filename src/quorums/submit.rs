@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::{ClientError, Placement, PlacementError, QuorumClient};
+use super::{ClientError, Placement, PlacementError, QuorumClient, Speaker};
 use crate::identity::Identity;
 use crate::seams::{Clock, DiskError, KvBatch, Seams};
 use crate::storage::Storage;
@@ -57,6 +57,16 @@ pub struct Wanted {
     pub quorum: Option<QuorumId>,
     /// Form a quorum for it.
     pub dedicated: bool,
+}
+
+/// A submit that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    pub state: RunState,
+    /// It had been submitted before.
+    pub existed: bool,
+    /// On whose word.
+    pub by: Speaker,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -139,15 +149,15 @@ impl Submits {
         })
     }
 
-    /// Submits under the id. Committed when it returns `Ok`; the flag says that it had been before.
-    pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<(RunState, bool), SubmitError> {
+    /// Submits under the id. Committed when it returns `Ok`.
+    pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<Submitted, SubmitError> {
         let end = Instant::now() + deadline;
         let command = Command::submit(self.0.identity.signing_key(), job, spec);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.0.client.propose(job.quorum, command.clone(), left).await {
-                Ok(CommandReply::Submitted { existed, state }) => return Ok((state, existed)),
-                Ok(other) => {
+                Ok((CommandReply::Submitted { existed, state }, by)) => return Ok(Submitted { state, existed, by }),
+                Ok((other, _)) => {
                     let reason = format!("a submit was answered with {other:?}");
                     return Err(ClientError::Protocol { quorum: job.quorum, reason }.into());
                 }

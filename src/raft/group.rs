@@ -226,10 +226,15 @@ impl Group {
         self.raft.server_metrics().borrow().membership_config.nodes().any(|(member, _)| member.peer == peer)
     }
 
-    pub fn has_voter(&self, peer: PeerId) -> bool {
+    /// Of the configuration in force, each once; the founders while there is none.
+    pub fn voters(&self) -> Vec<PeerId> {
         let metrics = self.raft.server_metrics();
-        let is_voter = metrics.borrow().membership_config.membership().voter_ids().any(|voter| voter.peer == peer);
-        is_voter || (self.is_blank() && self.founders().iter().any(|voter| voter.peer == peer))
+        let mut voters: BTreeSet<PeerId> =
+            metrics.borrow().membership_config.membership().voter_ids().map(|voter| voter.peer).collect();
+        if self.is_blank() {
+            voters.extend(self.founders().iter().map(|voter| voter.peer));
+        }
+        voters.into_iter().collect()
     }
 
     pub fn term(&self) -> Term {

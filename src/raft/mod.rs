@@ -363,9 +363,9 @@ impl Quorum {
             Member::Departed(note) => note.membership.clone(),
         }
     }
-    /// Whether the peer votes here. Nobody does when this node has left.
-    pub fn has_voter(&self, peer: PeerId) -> bool {
-        self.group().is_ok_and(|group| group.has_voter(peer))
+    /// Who votes here. Nobody does when this node has left.
+    pub fn voters(&self) -> Vec<PeerId> {
+        self.group().map(|group| group.voters()).unwrap_or_default()
     }
     /// What this node can prove of the voters, behind configuration `since` if the reader knows that one. `None` when
     /// it has left.

@@ -36,7 +36,6 @@ mod objects;
 mod precheck;
 mod queries;
 pub mod reading;
-mod redaction;
 pub mod reply;
 pub mod request;
 pub mod rights;

@@ -128,7 +128,11 @@ async fn a_file_outlives_the_crash_of_its_quorums_primary() {
     let spec = JobSpec::store(StoreSpec { name: None, size: Some(1), profile });
     let submit = Command::submit(outsider.identity().signing_key(), job, spec);
     let committed = outsider.jobs().propose(quorum, submit, PATIENCE).await.unwrap();
-    assert!(matches!(committed, CommandReply::Submitted { .. }));
+    let (reply, speaker) = committed;
+    assert!(matches!(reply, CommandReply::Submitted { .. }));
+    assert_eq!(speaker.voters.len(), 3, "{speaker:?}");
+    assert!(speaker.voters.contains(&speaker.peer), "{speaker:?}");
+    assert_ne!(speaker.peer, outsider.identity().peer());
     let noop = outsider.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), PATIENCE).await;
     assert!(noop.is_err(), "a stranger has a primary commit nothing at all");
     for node in &nodes {

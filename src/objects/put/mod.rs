@@ -47,7 +47,7 @@ use self::pipeline::Pipeline;
 use self::reader::SegmentReader;
 use super::events::ObjectEvent;
 use super::{HoldersKnown, Objects, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
-use crate::quorums::ClientError;
+use crate::quorums::{ClientError, Speaker};
 use crate::seams::PeerView;
 
 /// One command or question to the quorum, across a failover.
@@ -295,7 +295,7 @@ impl Objects {
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
-        let reply = self.insist(job, Command::store(job, StoreCommand::Attach)).await?;
+        let (reply, _) = self.insist(job, Command::store(job, StoreCommand::Attach)).await?;
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
@@ -496,7 +496,7 @@ impl Objects {
     }
 
     /// Commits a command whose effect must be known: repeats it while the quorum is silent, paused or busy.
-    async fn insist(&self, job: JobId, command: Command) -> Result<CommandReply, ClientError> {
+    async fn insist(&self, job: JobId, command: Command) -> Result<(CommandReply, Speaker), ClientError> {
         let started = Instant::now();
         loop {
             match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
@@ -533,8 +533,8 @@ impl Objects {
                 let (bytes, placed) = (stored.bytes, self.placed(object, job, &stored).await);
                 let Placed { degraded, columns, existed } = placed;
                 self.events.send(ObjectEvent::Stored { object, job, bytes, degraded });
-                let progress = progress.borrow().clone();
-                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, existed, progress })
+                let (by, progress) = (stored.by, progress.borrow().clone());
+                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, existed, by, progress })
             }
             Err(UploadFault::Error(error)) => {
                 // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
@@ -630,4 +630,6 @@ struct Stored {
     bytes: u64,
     degraded: bool,
     columns: Vec<(PieceIndex, PeerId)>,
+    /// On whose word.
+    by: Speaker,
 }

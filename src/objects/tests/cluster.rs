@@ -29,7 +29,7 @@ use quorate_testkit::{ClockOffset, MemoryDisk, Network, VirtualClock};
 
 use crate::identity::Identity;
 use crate::objects::{HolderLeases, HoldersKnown, ObjectPlacement, Objects, ObjectsContext};
-use crate::quorums::{ClientError, PlacementError, QuorumPort, Report, ReportAnswer};
+use crate::quorums::{ClientError, PlacementError, QuorumPort, Report, ReportAnswer, Speaker};
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Clock, Frame, Protocol, Seams, TaskGroup};
 use crate::storage::Storage;
@@ -254,14 +254,14 @@ impl QuorumPort for FakeQuorums {
         quorum: QuorumId,
         command: Command,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+    ) -> BoxFuture<'static, Result<(CommandReply, Speaker), ClientError>> {
         let (ready, world, here) = (self.ready(deadline), self.world.clone(), self.here);
         Box::pin(async move {
             ready.await?;
             if quorum != QUORUM {
                 return Err(ClientError::Rejected(Rejection::Full { what: "objects".to_owned(), limit: 0 }));
             }
-            world.propose(here, command)
+            Ok((world.propose(here, command)?, Speaker { peer: peer(0), voters: vec![peer(0)] }))
         })
     }
     fn query(

@@ -367,7 +367,7 @@ impl World {
         let name = format!("{command:?}");
         self.transcript.line(index, format_args!("asks for {name}"));
         running.tasks.spawn(async move {
-            let result = node.jobs().propose(quorum, command, CALL_PATIENCE).await;
+            let result = node.jobs().propose(quorum, command, CALL_PATIENCE).await.map(|(reply, _)| reply);
             transcript.line(index, format_args!("{name}: {result:?}"));
             judge(result)
         })

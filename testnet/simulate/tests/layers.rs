@@ -166,10 +166,9 @@ const QUORUM: &[Row] = &[
     ("authority", "author command entry rights state"),
     ("precheck", "command entry reply state"),
     ("request", "clock entry object reply uses watch"),
-    ("reading", "authority request rights state watch"),
+    ("reading", "authority object request rights state watch"),
     ("steps", "check entry reply state"),
     ("queries", "object request state"),
-    ("redaction", "object request watch"),
 ];
 
 /// `Result<_, String>` in code that is no test: an error that nothing but a person can tell from another. May only
