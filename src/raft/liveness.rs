@@ -5,7 +5,8 @@
 //! groups. The detector turns heartbeats and connection events into suspicion; each group's election core turns
 //! suspicion into pre-votes and, with a majority's yes, into `trigger().elect()`. The same heartbeats tell each group
 //! whether a majority was heard lately, and carry a digest of what the sender leads: a node that is alive but leads
-//! nothing (it restarted on an empty disk) is found out by asking.
+//! nothing (it restarted on an empty disk) is found out by asking. A primary that this node does not trust any more
+//! counts as one that leads nothing, too.
 //!
 //! This actor waits for no network: questions run in tasks of their own and come back as events. Heartbeats are sent
 //! only to members that missed a message, when they can be reached again.
@@ -427,7 +428,10 @@ impl Liveness {
             // It would not ask if it had heard of us since it was opened.
             heartbeat(&group).await;
         }
-        let view = View { configurations, ..self.view(&group) };
+        // A primary that is not trusted here gives way to a candidate that is, and to no other: so the lead changes only
+        // where a majority would rather have the candidate, and does not change back.
+        let heeds_distrust = self.host.check_trust(question.candidate.peer).is_ok();
+        let view = View { configurations, ..self.view_of(&group, heeds_distrust) };
         if group.keeps_from_running(question.candidate, now) {
             return LivenessAnswer::PreVote { granted: false, my_log: view.last_log, primary: None };
         }
@@ -438,6 +442,11 @@ impl Liveness {
     // --- elections ---
 
     fn view(&self, group: &Group) -> View {
+        self.view_of(group, true)
+    }
+
+    /// `heeds_distrust`: whether a primary that this node has not trusted for the whole grace counts as one.
+    fn view_of(&self, group: &Group, heeds_distrust: bool) -> View {
         let (term, primary) = (group.term(), group.primary());
         let configurations = group.configurations();
         let suspected = configurations.iter().flat_map(Voters::iter);
@@ -447,6 +456,7 @@ impl Liveness {
             // Our own peer in another life leads nothing.
             Some(primary) if primary.peer == group.me.peer => false,
             _ if group.is_primary_deposed() => false,
+            Some(primary) if heeds_distrust && self.distrusts(primary) => false,
             _ => self.denied.get(&group.id) != Some(&term),
         };
         let suspected = suspected.collect();
@@ -461,12 +471,19 @@ impl Liveness {
         }
     }
 
+    fn distrusts(&self, member: MemberId) -> bool {
+        self.host.distrusted.lock().contains(&member.peer)
+    }
+
     async fn step_elections(&mut self) {
         for group in self.host.groups() {
             // The usual case costs no view: the primary is known, unsuspected and undenied, and nothing is under way.
             let quiet = self.elections.get(&group.id).is_some_and(|election| election.wake_at().is_none());
             let healthy = group.primary().is_some_and(|primary| {
-                primary != group.me && primary.peer != group.me.peer && !self.detector.is_suspected(primary.peer)
+                primary != group.me
+                    && primary.peer != group.me.peer
+                    && !self.detector.is_suspected(primary.peer)
+                    && !self.distrusts(primary)
             });
             let contradicted = self.denied.contains_key(&group.id) || group.is_primary_deposed();
             if (quiet && healthy && !contradicted) || group.is_stopped() {

@@ -1,6 +1,6 @@
 //! Scripted peers, members and quorums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub struct Known {
     pub volunteers: Mutex<Vec<PeerId>>,
     pub learnt: Mutex<Vec<(Option<MemberId>, Vec<MemberId>)>>,
     pub peers: Mutex<Vec<KnownPeer>>,
+    /// Peers whose admission has ended.
+    pub distrusted: Mutex<BTreeSet<PeerId>>,
 }
 
 impl Known {
@@ -90,10 +92,15 @@ impl Knowledge for Known {
         self.learnt.lock().push((primary, voters));
     }
     fn candidates(&self, _role: NodeRole, _requirement: &Requirement) -> Vec<PeerId> {
-        self.candidates.lock().clone()
+        let mut candidates = self.candidates.lock().clone();
+        candidates.retain(|peer| self.check_trust(*peer).is_ok());
+        candidates
+    }
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        if self.distrusted.lock().contains(&peer) { Err(Distrust::Ended) } else { Ok(()) }
     }
     fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
-        Vec::new()
+        self.distrusted.lock().iter().map(|peer| (*peer, Distrust::Ended)).collect()
     }
     fn ask_for_volunteers(&self, _: Subject, _: NodeRole, _: Requirement) -> mpsc::Receiver<PeerId> {
         let (send, receive) = mpsc::channel(16);
