@@ -187,6 +187,7 @@ impl Auditor {
             return Ok(false);
         };
         let reason = format!("holder {holder} is not trusted any more: {distrust}");
+        tracing::info!(manifest = %view.hash, %column, %reason, "a column is to be rebuilt elsewhere");
         let owed = ObjectCommand::OweRepair { column, attempt: current.attempt, reason };
         self.context.propose(Command::Object(view.hash, owed)).await?;
         self.context.env.metrics.columns_distrusted.inc();

@@ -13,13 +13,12 @@
 //! - *fire* the triggers that are due by the clock ([`triggers`]), *poll* the conditions of others ([`conditions`]).
 //!
 //! Beside that, per led quorum, an [`auditor`] looks for what the state cannot know: holders that are gone, or not
-//! trusted, past a grace, and pieces that rot, at once where a reader found one ([`audit_hints`]). What it finds becomes
+//! trusted, past a grace, and pieces that rot, at once where a reader found one ([`audit_hints`]). It owes each of them
 //! a repair. The [`worker_sessions`] send workers what they are assigned, keep their leases, and end those of workers
 //! that are not trusted any more: applied entries wake them directly, so between a result and the next task there is no
-//! derivation and no wait. Other tasks keep the leases of live runs
-//! ([`leases`]) and raise the state level when every member is ready for it ([`levels`]). Workers' reports come in
-//! through [`report_intake`], emitted events through [`event_intake`], and [`watches`] answers who waits for a job;
-//! [`services`] is how clients and servers reach them.
+//! derivation and no wait. Other tasks keep the leases of live runs ([`leases`]) and raise the state level when every
+//! member is ready for it ([`levels`]). Workers' reports come in through [`report_intake`], emitted events through
+//! [`event_intake`], and [`watches`] answers who waits for a job; [`services`] is how clients and servers reach them.
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
 //! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is

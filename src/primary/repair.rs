@@ -132,8 +132,8 @@ fn is_for(receipt: &Receipt, slot: Slot, grant: Grant, manifest: &Manifest) -> b
         && receipt.is_genuine()
 }
 
-/// Where the other pieces of the segment are. More than the profile needs, so that the holder has a choice. Columns that
-/// are owed a repair themselves may still have good pieces, and are named where the others are too few.
+/// Where the other pieces of the segment are. More than the profile needs, so that the holder has a choice. Columns
+/// that are owed a repair themselves may still have good pieces, and are named where the others are too few.
 fn part(
     context: &Context,
     record: &ObjectRecord,

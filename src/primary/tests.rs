@@ -401,8 +401,8 @@ async fn a_holder_gone_past_the_grace_is_replaced_and_one_back_in_time_is_not() 
     assert_eq!(world.holder(manifest, 1), back);
 }
 
-/// Goal: what a holder has that is not trusted any more is made anew by one that is, column by column, and only then let
-/// go; and trust that comes back within the grace moves nothing.
+/// Goal: a column of a holder that is not trusted any more is made anew by one that is, one column at a time, and only
+/// then let go; and trust that comes back within the grace moves nothing.
 #[tokio::test(start_paused = true)]
 async fn the_columns_of_a_distrusted_holder_are_rebuilt_elsewhere_and_then_released() {
     let world = world(6, DriverSettings::default());

@@ -311,7 +311,11 @@ impl SessionsTask {
                 WorkerSession::new(*numbered, record.grant.lease, now, renew_at)
             });
             session.follow(record.grant.lease, now);
-            if distrust.is_none() && session.may_send(now) {
+            if distrust.is_some() {
+                // Nothing is sent any more, and nothing is waited for but its end.
+                session.send_at = None;
+                session.asked.clear();
+            } else if session.may_send(now) {
                 message = session.next_message(state, worker, (*quorum, *term), now);
             }
         });
@@ -359,8 +363,8 @@ impl SessionsTask {
         }
     }
 
-    /// Commits that the worker is lost. Its attempts go to others. `gives_back`: it is there, and is told that its lease
-    /// has ended.
+    /// Commits that the worker is lost. Its attempts go to others. `gives_back`: it is there, and is told that its
+    /// lease has ended.
     fn lose(&mut self, worker: PeerId, reason: String, gives_back: bool) {
         let Some(session) = self.sessions.get_mut(&worker) else { return };
         session.is_renewing = true;
@@ -372,8 +376,8 @@ impl SessionsTask {
                 if context.propose(Command::Task(TaskCommand::LoseWorker { peer: worker, lease, reason })).await.is_ok()
                 {
                     context.env.metrics.workers_lost.inc();
-                    // Otherwise its lease ends by itself: to give it back now could take it from whoever wins the worker
-                    // again.
+                    // Otherwise its lease ends by itself: to give it back now could take it from whoever wins the
+                    // worker again.
                     if gives_back {
                         context.env.approvals.give_back(worker, lease).await;
                     }

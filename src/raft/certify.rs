@@ -1,7 +1,7 @@
 //! Certifying who the voters are: a change of the voters is decided in the log, then signed by a majority of the voters
 //! before it, and only then made by openraft. So nobody votes of whom others cannot check that it may.
 //!
-//! A voter signs for no newcomer that it does not trust itself, so what the lists of a majority refuse no primary can do.
+//! A voter signs for no newcomer that it does not trust itself: a primary takes in nobody whom a majority distrusts.
 //!
 //! Every step may be repeated, and any later primary goes on where an earlier one stopped.
 

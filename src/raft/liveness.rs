@@ -428,7 +428,7 @@ impl Liveness {
             // It would not ask if it had heard of us since it was opened.
             heartbeat(&group).await;
         }
-        // A primary that is not trusted here gives way to a candidate that is, and to no other: so the lead changes only
+        // A primary that is not trusted here gives way to a candidate that is, and to no other: so the lead changes
         // where a majority would rather have the candidate, and does not change back.
         let heeds_distrust = self.host.check_trust(question.candidate.peer).is_ok();
         let view = View { configurations, ..self.view_of(&group, heeds_distrust) };

@@ -207,7 +207,7 @@ impl Driver {
             && !situation.suspected.contains_key(&lost)
             && let Some(reason) = self.trust.due(now, lost.peer)
         {
-            tracing::info!(quorum = %group.id, %lost, %reason, "a member is to be replaced: this node trusts it no more");
+            tracing::info!(quorum = %group.id, %lost, %reason, "a member is not trusted any more: replacing it");
             self.began.insert(group.id, now);
         }
         match decision {

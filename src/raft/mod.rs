@@ -11,7 +11,7 @@
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
 //! - `latencies`: how long members take to answer and to sync, which every wait follows;
 //! - `certify`: who the voters are, proven to others;
-//! - `membership`: replacing members that are lost, or not trusted any more; `standbys`: who is ready to take their place;
+//! - `membership`: replacing members that are lost or not trusted; `standbys`: who is ready to take their place;
 //! - `reopen`: a group whose store failed, a full disk for one, comes back without a restart;
 //! - `types`, `runtime`: what openraft is told about us.
 //!

@@ -1,7 +1,7 @@
 //! Trust watch: how long a peer that a quorum relies on has not been trusted, and when what it has there is to move.
 //!
-//! Trust ends: an admission runs out, or a node is started again with a shorter list. A peer is then to be moved once it
-//! has been distrusted without a break for a grace, so that a clock that is set and an announcement that comes late
+//! Trust ends: an admission runs out, or a node is started again with a shorter list. A peer is then to be moved once
+//! it has been distrusted without a break for a grace, so that a clock that is set and an announcement that comes late
 //! move nothing. A peer of which nothing was heard proves nothing: it may have an admission that was not shown yet. It
 //! counts as distrusted after [`UNHEARD_MAX`] as well, or a peer could stay by announcing nothing.
 //!
