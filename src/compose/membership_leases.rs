@@ -1,5 +1,5 @@
-//! Whom this node trusts as a member, and leases of membership, as this node's quorums ask for them: its own from its approver, others' from a round of
-//! asking.
+//! Who may be a member, and leases of membership, as this node's quorums ask for them: trust from the directory, its
+//! own leases from its approver, others' from a round of asking.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
