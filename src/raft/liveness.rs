@@ -5,8 +5,7 @@
 //! groups. The detector turns heartbeats and connection events into suspicion; each group's election core turns
 //! suspicion into pre-votes and, with a majority's yes, into `trigger().elect()`. The same heartbeats tell each group
 //! whether a majority was heard lately, and carry a digest of what the sender leads: a node that is alive but leads
-//! nothing (it restarted on an empty disk) is found out by asking. A primary that this node does not trust any more
-//! counts as one that leads nothing, too.
+//! nothing (it restarted on an empty disk) is found out by asking.
 //!
 //! This actor waits for no network: questions run in tasks of their own and come back as events. Heartbeats are sent
 //! only to members that missed a message, when they can be reached again.
@@ -456,7 +455,6 @@ impl Liveness {
             // Our own peer in another life leads nothing.
             Some(primary) if primary.peer == group.me.peer => false,
             _ if group.is_primary_deposed() => false,
-            Some(primary) if heeds_distrust && self.distrusts(primary) => false,
             _ => self.denied.get(&group.id) != Some(&term),
         };
         let suspected = suspected.collect();
@@ -464,6 +462,7 @@ impl Liveness {
             term,
             primary,
             primary_leads,
+            distrusts_primary: heeds_distrust && primary.is_some_and(|primary| self.distrusts(primary)),
             last_log: group.last_log(),
             latency: self.host.links.latencies.of_majority(&configurations, group.me, &suspected),
             suspected,
