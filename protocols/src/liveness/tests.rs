@@ -525,6 +525,7 @@ fn answers_of_an_earlier_round_are_not_counted() {
         term: Term(1),
         primary: Some(member(1)),
         primary_leads: true,
+        distrusts_primary: false,
         suspected: [member(1)].into(),
         last_log: log(1),
         latency: Latency::default(),

@@ -290,7 +290,7 @@ async fn a_primary_that_a_majority_does_not_trust_any_more_is_replaced() {
     let (net, distrust) = founded_with_trust(4).await;
     let (old, fit) = (net.nodes[0].member(), net.nodes[3].member());
     assert_eq!(net.nodes[1].quorum().view().primary, Some(old));
-    distrust[1..].iter().for_each(|distrusted| drop(distrusted.lock().insert(old.peer)));
+    distrust[1..].iter().for_each(|distrusted| distrusted.lock().extend([old.peer]));
     net.until("the old primary is no member", |net| {
         let voters = voters(net)?;
         (voters.contains(&fit) && !voters.contains(&old)).then_some(())
