@@ -14,14 +14,15 @@
 //! another make the column, and only its end releases the one that was there, which readers use until then.
 
 use quorate_protocols::ids::Millis;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_protocols::admission::TrustWatch;
 use quorate_protocols::approval::Grant;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceIndex, SegmentIndex};
 use quorate_protocols::job::ColumnState;
-use quorate_protocols::object::{CheckedPiece, Manifest};
+use quorate_protocols::object::{CheckedPiece, Layout, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
@@ -29,6 +30,7 @@ use quorate_protocols::quorum::{Command, ObjectCommand, ObjectState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::context::{Context, DutyError, HolderError};
+use super::holders::column_requirement;
 use super::repair;
 use crate::seams::run_blocking;
 
@@ -181,6 +183,14 @@ impl Auditor {
         let Some(column) = view.record.column_to_move(|holder| self.trust.due(now, holder).is_some()) else {
             return Ok(false);
         };
+        // Nothing is owed that nobody could do: were all admissions to end, each object would be in debt.
+        let bytes = Layout::new(view.record.size, view.record.profile).column_bytes();
+        let mut candidates = self.context.env.knowledge.candidates(NodeRole::Store, &column_requirement(bytes));
+        let holders: BTreeSet<PeerId> = view.record.holders_except(column).collect();
+        candidates.retain(|peer| !holders.contains(peer) && !self.context.env.net.is_absent(*peer));
+        if candidates.is_empty() {
+            return Ok(false);
+        }
         let Some(current) = view.record.columns.get(usize::from(column.0)) else { return Ok(false) };
         let holder = current.grant.map(|grant| grant.holder.peer);
         let Some((holder, distrust)) = holder.and_then(|holder| Some((holder, self.trust.due(now, holder)?))) else {

@@ -432,18 +432,25 @@ async fn the_columns_of_a_distrusted_holder_are_rebuilt_elsewhere_and_then_relea
     assert_eq!(world.holder(manifest, 0), back);
 }
 
-/// Goal: a column that nobody trusted can take stays where it is, and readable.
+/// Goal: a column that nobody trusted could take stays where it is, and nothing is owed; it moves once somebody can.
 #[tokio::test(start_paused = true)]
-async fn a_column_of_a_distrusted_holder_stays_until_another_has_it() {
-    let world = world(3, DriverSettings::default());
+async fn a_column_of_a_distrusted_holder_stays_until_another_can_take_it() {
+    let world = world(4, DriverSettings::default());
     let manifest = world.store().await;
     world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
     let holder = world.holder(manifest, 2);
-    world.known.distrusted.lock().insert(peer(holder));
-    world.quorum.reaches("the debt", |state| !state.objects()[&manifest].owed.is_empty()).await;
+    let others: Vec<u8> = (1..=4).filter(|n| (0..3).all(|column| world.holder(manifest, column) != *n)).collect();
+    world.known.distrusted.lock().extend([holder, others[0]].map(peer));
     tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(world.quorum.read(|state| confirmed(state, manifest)));
     assert_eq!(world.holder(manifest, 2), holder);
     assert!(!world.holders.has_received(holder, |message| matches!(message, PieceMessage::Release { .. })));
+    world.known.distrusted.lock().remove(&peer(others[0]));
+    let moved = |state: &QuorumState| {
+        let new = state.objects()[&manifest].columns[2].grant.unwrap().holder.peer;
+        confirmed(state, manifest) && new == peer(others[0])
+    };
+    world.quorum.reaches("the column elsewhere", moved).await;
 }
 
 #[tokio::test(start_paused = true)]
