@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::{EmptyNode, LogIdOptionExt};
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::budget::Budgets;
@@ -88,6 +89,7 @@ pub struct Inner {
     pub identity: Identity,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
+    pub replace_grace: Duration,
     pub links: Arc<Links>,
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
@@ -96,6 +98,8 @@ pub struct Inner {
     pub budgets: Mutex<Budgets>,
     /// Peers that liveness suspects, and since when on the monotonic clock.
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
+    /// Members of groups here that this node has not trusted for the whole grace.
+    pub distrusted: Mutex<BTreeSet<PeerId>>,
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
     pub denied: Mutex<BTreeSet<QuorumId>>,
     /// Set once the node's approver runs.
@@ -136,7 +140,7 @@ pub fn has_members(storage: &Storage) -> Result<bool, DiskError> {
 
 impl Inner {
     pub async fn load(context: QuorumContext) -> Result<Arc<Self>, DiskError> {
-        let QuorumContext { seams, identity, net, storage } = context;
+        let QuorumContext { seams, identity, net, storage, replace_grace } = context;
         let clocks = Arc::new(NodeClocks::new(seams.clock.clone()));
         let host = Arc::new(Self {
             seams,
@@ -144,11 +148,13 @@ impl Inner {
             links: Arc::new(Links::new(net.clone(), Latencies::new(storage.clone()))),
             net,
             storage,
+            replace_grace,
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
             clocks,
             budgets: Mutex::new(Budgets::new(PROPOSER_RATES, PROPOSERS_MAX)),
             suspected: Mutex::default(),
+            distrusted: Mutex::default(),
             denied: Mutex::default(),
             membership_leases: OnceLock::new(),
             kick: Notify::new(),
@@ -256,6 +262,11 @@ impl Inner {
 
     pub fn suspects(&self, peer: PeerId) -> bool {
         self.suspected.lock().contains_key(&peer)
+    }
+
+    /// Whether this node relies on the peer as a member now.
+    pub fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        self.membership_leases.get().map_or(Ok(()), |leases| leases.check_trust(peer))
     }
 
     /// Ends every group, in order.

@@ -11,7 +11,7 @@
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
 //! - `latencies`: how long members take to answer and to sync, which every wait follows;
 //! - `certify`: who the voters are, proven to others;
-//! - `membership`: replacing members that are lost; `standbys`: who is ready to take their place;
+//! - `membership`: replacing members that are lost or not trusted; `standbys`: who is ready to take their place;
 //! - `reopen`: a group whose store failed, a full disk for one, comes back without a restart;
 //! - `types`, `runtime`: what openraft is told about us.
 //!
@@ -62,6 +62,7 @@ use futures::future::BoxFuture;
 use openraft::LogIdOptionExt;
 use openraft::error::Fatal;
 use prometheus_client::registry::Registry;
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::certificate::{CertificatePart, Founding};
@@ -91,6 +92,8 @@ pub struct QuorumContext {
     pub identity: Identity,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
+    /// How long a member must be away, or not be trusted, before another takes its place.
+    pub replace_grace: Duration,
 }
 
 /// The requests and events that belong to the quorum host.
@@ -176,8 +179,10 @@ pub enum FoundError {
     NoPrimary { quorum: QuorumId, after: Duration },
 }
 
-/// Promises of membership, which a quorum host needs and its node deals in.
+/// Who may be a member, and promises of membership, which a quorum host needs and its node deals in.
 pub trait MembershipLeases: Send + Sync + 'static {
+    /// Whether this node relies on the peer as a member. It relies on itself.
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust>;
     /// Whether this node's own promise to be a member of the quorum still stands.
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
     /// Makes the promise of a founding that stands one for the quorum that was founded, durable no later than what is
@@ -237,7 +242,7 @@ impl QuorumHost {
         Ok(Self(host))
     }
     /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone,
-    /// no standbys are kept, and lost members are replaced by those of the founding only.
+    /// everybody is trusted, no standbys are kept, and lost members are replaced by those of the founding only.
     pub fn set_membership_leases(&self, membership_leases: Arc<dyn MembershipLeases>) {
         // A second call is a mistake that changes nothing.
         let _ = self.0.membership_leases.set(membership_leases);

@@ -12,11 +12,15 @@ mod replication;
 mod world;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use quorate_protocols::admission::Distrust;
+use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{Approval, Statement, Subject};
 use quorate_protocols::capacity::Requirement;
@@ -162,6 +166,7 @@ impl TestNet {
             identity: node.identity(),
             net: Arc::new(net),
             storage: tasks.scope(async { Storage::start(node.disk.disk()) }).await,
+            replace_grace: REPLACE_GRACE,
         };
         let taken = QuorumInbound { raft: inbound.raft, liveness: inbound.liveness, events: inbound.events };
         let host = QuorumHost::start(context, taken).await.expect("starts");
@@ -245,9 +250,15 @@ impl TestNet {
 }
 
 /// Promises made in advance; whoever can be reached keeps its own.
-struct Volunteers(Arc<dyn Net>, Vec<Approval>);
+struct Volunteers(Arc<dyn Net>, Vec<Approval>, Distrusted);
+
+/// Whom the nodes of a test do not trust any more.
+type Distrusted = Arc<Mutex<BTreeSet<PeerId>>>;
 
 impl MembershipLeases for Volunteers {
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        if self.2.lock().contains(&peer) { Err(Distrust::Ended) } else { Ok(()) }
+    }
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
     }
@@ -273,6 +284,9 @@ impl MembershipLeases for Volunteers {
 struct Bankrupt;
 
 impl MembershipLeases for Bankrupt {
+    fn check_trust(&self, _: PeerId) -> Result<(), Distrust> {
+        Ok(())
+    }
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }

@@ -19,6 +19,9 @@ pub const ADVERT_EXPIRY: Duration = Duration::from_secs(600);
 // A silent peer is probed for as long as it is remembered.
 const _: () = assert!(ADVERT_EXPIRY.as_secs() == crate::liveness::presence::PROBE_FOR.as_secs());
 
+// What counts as unheard of is forgotten by now, and had that long to announce itself again.
+const _: () = assert!(ADVERT_EXPIRY.as_secs() == crate::admission::UNHEARD_MAX.as_secs());
+
 // Two announcements in a row may be lost before a living peer is forgotten.
 const _: () = assert!(ADVERT_EXPIRY.as_secs() > 3 * ADVERT_INTERVAL.as_secs());
 

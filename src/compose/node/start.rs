@@ -126,6 +126,7 @@ impl Base {
             identity: identity.clone(),
             net: net.clone(),
             storage: storage.clone(),
+            replace_grace: settings.replace_grace,
         };
         let quorums = QuorumHost::start(context, QuorumInbound { raft, liveness, events }).await?;
         observed.follow_suspicions(quorums.downgrade());
