@@ -122,7 +122,7 @@ fn page(rows: &[Row]) -> Text {
         Some(Row::Limits(limits)) => facts(&[
             ("machine", format!("{} cores", limits.cores)),
             ("synced appends/s", spread(limits.fdatasync_per_s, 0)),
-            ("loopback trips/s", spread(limits.loopback_round_trips_per_s, 0)),
+            ("loopback trips/s", spread(limits.loopback_trips_per_s, 0)),
             ("hashed MiB/s", spread(limits.blake3_mib_per_s, 0)),
         ]),
         Some(Row::Jobs(_)) => table(

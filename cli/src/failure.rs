@@ -122,7 +122,7 @@ impl From<LayoutError> for Failure {
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
         let hint = error.hint();
-        let failure = match error {
+        let failure: Self = match error {
             BenchError::Testnet(error) => error.into(),
             BenchError::Client(error) => error.into(),
             // The end of its log is told as it is.

@@ -105,7 +105,7 @@ pub enum BenchCommand {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ThroughArg {
-    /// The nodes to ask, by their part in the quorum that is measured: primary, member, outsider or all; --node names one
+    /// The nodes to ask, by their part in the measured quorum: primary, member, outsider or all; --node names one
     #[arg(long, value_name = "NODES")]
     pub through: Option<Through>,
 }

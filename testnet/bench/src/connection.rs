@@ -70,12 +70,12 @@ impl Target {
             || BenchError::Plan(format!("{base:?} is not the address of an API, such as http://127.0.0.1:7421"));
         let host = base.strip_prefix("http://").ok_or_else(fault)?;
         let header = |text: &str| HeaderValue::from_str(text).map_err(|_| fault());
-        Ok(Arc::new(Self {
-            name,
-            address: host.parse().map_err(|_| fault())?,
-            host: header(host)?,
-            authorization: token.map(|token| header(&format!("Bearer {token}"))).transpose()?,
-        }))
+        let mut authorization = token.map(|token| header(&format!("Bearer {token}"))).transpose()?;
+        if let Some(authorization) = &mut authorization {
+            authorization.set_sensitive(true);
+        }
+        let address = host.parse().map_err(|_| fault())?;
+        Ok(Arc::new(Self { name, address, host: header(host)?, authorization }))
     }
 }
 

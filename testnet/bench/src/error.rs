@@ -25,7 +25,7 @@ pub enum BenchError {
     NotANode { peer: PeerId },
     #[error("quorum {quorum} has no primary after {after:?}")]
     NoPrimary { quorum: QuorumId, after: Duration },
-    #[error("quorum {quorum} has no node {through} of this testnet")]
+    #[error("no node that runs is {through} of quorum {quorum}")]
     NoNodes { quorum: QuorumId, through: Through },
     #[error("node {index} has not caught up after {after:?}")]
     Behind { index: usize, after: Duration },

@@ -1,9 +1,9 @@
 //! `bench failover`: how long a client's submits are not acknowledged around the end of a quorum's primary.
 //!
 //! The client is one that a user would write to lose no time. It submits jobs one after the other through one node,
-//! under ids of its own choice, so that the same job may be submitted twice. When its node is gone or refuses, it goes to
-//! the next; when its node has not answered within [`HEDGE`], it submits through the next as well and takes the answer
-//! that comes first. It stays with the node that answered.
+//! under ids of its own choice, so that the same job may be submitted twice. When its node is gone or refuses, it goes
+//! to the next; when its node has not answered within [`HEDGE`], it submits through the next as well and takes the
+//! answer that comes first. It stays with the node that answered.
 //!
 //! The figure is the longest time between two acknowledgements, from the last one before the signal to the first one of
 //! a job that was begun when the primary's process was gone. An answer that was on its way when the signal was sent

@@ -1,5 +1,5 @@
-//! `bench idle`: processor time and memory of nodes that do nothing, and whether anything happens among them that should
-//! not.
+//! `bench idle`: processor time and memory of nodes that do nothing, and whether anything happens among them that
+//! should not.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -7,8 +7,8 @@
 //! median of these runs with the least and the greatest ([`Spread`]), and the processor time that each process used per
 //! operation. [`Limits`] is what the machine itself reaches in the same minutes.
 //!
-//! Two measurements ask a node to work for itself and say how that went, because no client can see it: commits with many
-//! in flight, and how late triggers fire. Their rows say `in_process`.
+//! Two measurements ask a node to work for itself and say how that went, because no client can see it: commits with
+//! many in flight, and how late triggers fire. Their rows say `in_process`.
 //!
 //! Nothing here prints, and nothing judges a figure.
 

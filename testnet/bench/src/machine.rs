@@ -28,7 +28,7 @@ pub struct Limits {
     /// Appends of 256 bytes to one file, each followed by fdatasync, one after the other.
     pub fdatasync_per_s: Spread,
     /// 256 bytes to another thread over a TCP connection on loopback and back, one after the other.
-    pub loopback_round_trips_per_s: Spread,
+    pub loopback_trips_per_s: Spread,
     /// BLAKE3 on one core.
     pub blake3_mib_per_s: Spread,
 }
@@ -38,7 +38,7 @@ pub fn limits(dir: &Path) -> Result<Limits, BenchError> {
     Ok(Limits {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         fdatasync_per_s: spread(|| syncs(dir)).map_err(BenchError::io("measuring syncs of the disk"))?,
-        loopback_round_trips_per_s: spread(round_trips).map_err(BenchError::io("measuring trips over loopback"))?,
+        loopback_trips_per_s: spread(round_trips).map_err(BenchError::io("measuring trips over loopback"))?,
         blake3_mib_per_s: spread(|| Ok(hashes() * HASHED_BYTES as f64 / f64::from(1 << 20)))
             .map_err(BenchError::io("measuring hashes"))?,
     })
@@ -103,7 +103,7 @@ mod tests {
     fn a_machine_syncs_talks_to_itself_and_hashes() {
         let dir = tempfile::tempdir().unwrap();
         let limits = limits(dir.path()).unwrap();
-        for spread in [limits.fdatasync_per_s, limits.loopback_round_trips_per_s, limits.blake3_mib_per_s] {
+        for spread in [limits.fdatasync_per_s, limits.loopback_trips_per_s, limits.blake3_mib_per_s] {
             assert!(0.0 < spread.min && spread.min <= spread.median && spread.median <= spread.max, "{spread:?}");
         }
         assert!(limits.cores > 0);

@@ -1,4 +1,4 @@
-//! Rows: the results of measurements, as JSON has them. Times are in milliseconds, and every [`Spread`] is over the runs.
+//! Rows: the results of measurements, as JSON has them. Times are in milliseconds; every [`Spread`] is over the runs.
 
 use std::collections::BTreeMap;
 

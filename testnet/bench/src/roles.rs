@@ -66,7 +66,8 @@ impl Roles {
     }
 
     fn new(quorum: QuorumId, primary: usize, members: Vec<usize>, running: &[usize]) -> Self {
-        let (members, outsiders) = running.iter().filter(|index| **index != primary).partition(|i| members.contains(i));
+        let (members, outsiders) =
+            running.iter().copied().filter(|index| *index != primary).partition(|index| members.contains(index));
         Self { quorum, primary, members, outsiders }
     }
 

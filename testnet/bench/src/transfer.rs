@@ -60,7 +60,7 @@ impl Contents {
             }
             stamp(&mut block, &content, number);
             number += 1;
-            (!block.is_empty()).then(|| Ok(block.into()))
+            (!block.is_empty()).then(|| Ok(Bytes::from(block)))
         }))
     }
 
@@ -94,7 +94,7 @@ impl Large {
         Ok(Self { bound: Bound { source, scratch, layout: Layout::new(bytes, PROFILE) }, out: dir.join("read") })
     }
 
-    /// The whole answer of the node, and how long the put took.
+    /// What it is called now, and how long the put took.
     pub async fn put(&self, connection: &mut Connection, contents: &Contents) -> Result<(String, Duration), CallError> {
         let blocks = contents.blocks(&self.bound.source).map_err(|error| disk_fault(&error))?;
         let body = Body::blocks(self.bound.layout.size, blocks);
