@@ -46,10 +46,13 @@ fn every_measurement_of_an_outside_client_gives_its_rows() {
 
     let jobs = rows(&net, &[&["jobs", "--outstanding", "1,8"][..], &brief].concat());
     assert_eq!(jobs.len(), 2, "{jobs:?}");
-    for (row, outstanding) in jobs.iter().zip([1, 8]) {
+    for (row, outstanding) in jobs.iter().zip([1usize, 8]) {
         measured(row, 2);
         assert!(row["bench"] == "jobs" && row["through"] == "all" && row["in_process"] == false, "{row}");
-        assert!(row["outstanding"] == outstanding && row["nodes"].as_array().unwrap().len() == 7, "{row}");
+        assert!(
+            row["outstanding"] == outstanding && row["nodes"].as_array().unwrap().len() == outstanding.min(7),
+            "{row}"
+        );
         assert!(row["submit_p50_ms"]["median"].as_f64() <= row["p50_ms"]["max"].as_f64(), "{row}");
     }
     let quorum = jobs[0]["quorum"].as_str().expect("a quorum").to_owned();
@@ -65,7 +68,7 @@ fn every_measurement_of_an_outside_client_gives_its_rows() {
     measured(outside, 2);
     assert!(outside["one_trip"] == true && outside["submit_p50_ms"].is_null(), "{outside}");
     let asked: Vec<usize> = outside["nodes"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
-    assert!(asked.len() == 4 && asked.iter().all(|node| !members.contains(node)), "{asked:?} of {members:?}");
+    assert!(asked.len() == 2 && asked.iter().all(|node| !members.contains(node)), "{asked:?} of {members:?}");
 
     let commits = rows(&net, &[&["commit", "--outstanding", "1,512"][..], &brief].concat());
     let kinds: Vec<(bool, u64)> =

@@ -13,7 +13,7 @@ use crate::Progress;
 use crate::connection::{Body, CallError, Connection};
 use crate::error::BenchError;
 use crate::figures::Latency;
-use crate::lanes::{LANES_PER_NODE_MAX, Lanes, Sample, Until};
+use crate::lanes::{LANES_PER_NODE_MAX, Lanes, Sample, Until, asked};
 use crate::processes::Processes;
 use crate::report::{CommitsRow, Rates, RunFigures};
 use crate::roles::{Roles, targets};
@@ -48,7 +48,7 @@ pub async fn commits(testnet: &Testnet, plan: &CommitsPlan, progress: Progress) 
     let targets = targets(testnet, &nodes)?;
     let row = |outstanding: u32, in_process: bool, figures: &[RunFigures]| CommitsRow {
         through: plan.through,
-        nodes: if in_process { nodes[..1].to_vec() } else { nodes.clone() },
+        nodes: asked(&nodes, if in_process { 1 } else { outstanding as usize }),
         quorum: roles.quorum,
         outstanding: outstanding as usize,
         in_process,

@@ -13,7 +13,7 @@ use crate::Progress;
 use crate::connection::{Body, CallError, Connection};
 use crate::error::BenchError;
 use crate::figures::{Latency, Spread};
-use crate::lanes::{Lanes, Sample, Turn, Until};
+use crate::lanes::{Lanes, Sample, Turn, Until, asked};
 use crate::processes::Processes;
 use crate::report::{JobsRow, Rates, RunFigures};
 use crate::roles::{Roles, targets};
@@ -81,7 +81,7 @@ pub async fn jobs(testnet: &Testnet, plan: &JobsPlan, progress: Progress) -> Res
         };
         rows.push(JobsRow {
             through,
-            nodes: nodes.clone(),
+            nodes: asked(&nodes, outstanding),
             quorum: roles.quorum,
             outstanding,
             one_trip,

@@ -35,6 +35,11 @@ where
     ran.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
+/// Those of the nodes that so many lanes ask: the first, where there are fewer lanes than nodes.
+pub fn asked(nodes: &[usize], lanes: usize) -> Vec<usize> {
+    nodes.iter().copied().take(lanes).collect()
+}
+
 /// Which operation of which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {

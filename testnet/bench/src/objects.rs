@@ -13,7 +13,7 @@ use crate::Progress;
 use crate::connection::{Body, CallError, Connection};
 use crate::error::BenchError;
 use crate::figures::{Spread, mib_per_s, ms};
-use crate::lanes::{Lanes, Sample, Tally, Turn, Until};
+use crate::lanes::{Lanes, Sample, Tally, Turn, Until, asked};
 use crate::processes::Processes;
 use crate::report::{BoundRow, ObjectsRow, Rates, RunFigures};
 use crate::roles::{Roles, targets};
@@ -86,7 +86,7 @@ impl Objects<'_> {
             operation,
             bytes,
             through: self.plan.through,
-            nodes: self.nodes.clone(),
+            nodes: asked(&self.nodes, outstanding),
             outstanding,
             in_process: false,
             mib_per_s: Spread { median: mib(rates.per_s.median), min: mib(rates.per_s.min), max: mib(rates.per_s.max) },
@@ -230,7 +230,8 @@ impl Objects<'_> {
             cpu_ms: spread(&|run| run.cpu_s * 1000.0),
             parts_ms: Spread::of_each(&parts.collect::<Vec<_>>()),
         };
-        ObjectsRow { bound: Some(bound), ..row }
+        // Each run goes through another node.
+        ObjectsRow { nodes: asked(&self.nodes, self.plan.runs), bound: Some(bound), ..row }
     }
 }
 
