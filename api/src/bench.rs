@@ -1,4 +1,4 @@
-//! Measurements of one quorum, made by a member: their results and bounds, and what both sides agree on.
+//! Measurements of one quorum that a node makes of itself: their results and bounds, and what both sides agree on.
 
 use std::time::Duration;
 
@@ -6,11 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// Bounds of one request for a measurement: what the node refuses beyond, and what its description says.
 pub mod limits {
-    /// Commands, and how many of them or of jobs may be in flight.
+    /// Commands, and how many of them may be in flight.
     pub const BENCH_COMMITS_MAX: u32 = 1_000_000;
     pub const BENCH_OUTSTANDING_MAX: u32 = 1024;
-
-    pub const BENCH_JOBS_MAX: u32 = 100_000;
 
     /// Triggers, as many as a quorum takes, and the fires of each.
     pub const BENCH_TRIGGERS_MAX: u32 = quorate_protocols::trigger::limits::OWNER_TRIGGERS_MAX as u32;
@@ -27,21 +25,6 @@ pub struct CommitBench {
     pub p99_ms: f64,
     pub max_ms: f64,
     pub commits: u64,
-    pub failed: u64,
-}
-
-/// `bench jobs`: one row per number of jobs in flight. From the submit at a node to the end of the job as that node's
-/// member of the quorum has it applied, committed and synced on a majority.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct JobsBench {
-    pub outstanding: u32,
-    /// That succeeded.
-    pub jobs: u64,
-    pub per_s: f64,
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    pub max_ms: f64,
-    /// That were refused or failed.
     pub failed: u64,
 }
 

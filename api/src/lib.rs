@@ -26,7 +26,7 @@ mod trigger;
 mod words;
 
 pub use bench::limits as bench_limits;
-pub use bench::{CommitBench, JobsBench, NOTHING_WAT, TriggersBench, percentile};
+pub use bench::{CommitBench, NOTHING_WAT, TriggersBench, percentile};
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
 pub use faults::{DiskFaults, LinkFaults, NodeFaults};
@@ -42,8 +42,8 @@ pub use object::{
     RemovalInfo,
 };
 pub use quorum::{
-    BenchCommit, BenchForm, BenchJobs, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo,
-    SpeakerInfo, Unreachable,
+    BenchCommit, BenchForm, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, SpeakerInfo,
+    Unreachable,
 };
 pub use receipt::{ReceiptBundle, ResultReceipt, ResultStatement, TaskAttempt, TaskId, TaskReceipts, Verdict};
 pub use token::{

@@ -155,20 +155,6 @@ pub struct BenchCommit {
     pub outstanding: u32,
 }
 
-/// Asks for jobs that do nothing to be submitted and waited for, for measuring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BenchJobs {
-    /// The asked node must be a member of it.
-    #[schema(value_type = schema::QuorumId)]
-    pub quorum: QuorumId,
-    /// Jobs in all.
-    #[schema(minimum = 1, maximum = 100_000)]
-    pub count: u32,
-    /// Jobs in flight at once.
-    #[schema(minimum = 1, maximum = 1024)]
-    pub outstanding: u32,
-}
-
 /// Asks for triggers that fall due at the same instants, for measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchTriggers {

@@ -171,7 +171,6 @@ pub const ROUTES: &[Route] = &[
     brief("DELETE", "/v1/tokens/{token}", Verb::Operate),
     long("POST", "/v1/bench/noop", Verb::Operate),
     long("POST", "/v1/bench/form", Verb::Operate),
-    long("POST", "/v1/bench/jobs", Verb::Operate),
     long("POST", "/v1/bench/triggers", Verb::Operate),
     brief("GET", "/v1/testing/faults", Verb::Operate),
     brief("PUT", "/v1/testing/faults", Verb::Operate),

@@ -1,5 +1,6 @@
 //! The failure of a command: a code for scripts, words for people.
 
+use quorate_bench::BenchError;
 use quorate_testnet::chaos::ChaosError;
 use quorate_testnet::{ClientError, LayoutError, TestnetError};
 
@@ -114,6 +115,24 @@ impl From<LayoutError> for Failure {
             LayoutError::NoNode { .. } => Self::usage(error),
             LayoutError::Missing { .. } => Self::no_node(error),
             other => Self::of(&other),
+        }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        let hint = error.hint();
+        let failure: Self = match error {
+            BenchError::Testnet(error) => error.into(),
+            BenchError::Client(error) => error.into(),
+            // The end of its log is told as it is.
+            error @ BenchError::Etcd { .. } => Self::failed(Text::paragraphs(&error.to_string())),
+            error if error.is_plan() => Self::usage(error),
+            error => Self::of(&error),
+        };
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
     }
 }

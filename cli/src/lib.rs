@@ -151,11 +151,5 @@ pub use args::{AdmitArgs, Common, InitArgs, NodeArgs};
 pub use find::default_node_dir;
 pub use output::{Text, facts, print, print_json};
 
-pub(crate) use args::{BenchCommand, TransferArgs};
-pub(crate) use find::{NodeChoice, resolve_testnet};
-pub(crate) use object::write_file;
-pub(crate) use output::{print_to_stderr, table};
-pub(crate) use transfer::{Upload, download, upload};
-
 #[cfg(test)]
 mod tests;

@@ -75,6 +75,12 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print_json_text(&text)
 }
 
+/// Prints one value on one line, for those that read many of them.
+pub fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::of(&error))?;
+    print_json_text(&text)
+}
+
 /// Prints JSON that was written elsewhere.
 pub fn print_json_text(text: &str) -> Result<(), Failure> {
     write_stdout(escape::json(text).as_bytes(), b"\n")

@@ -1,6 +1,7 @@
 //! The command line as typed, and its words.
 
 use clap::{CommandFactory, Parser};
+use quorate_bench::Through;
 
 use super::args::{Args, BenchCommand, Command, ObjectCommand, TestnetCommand};
 use super::failure::{FAILED, Failure, NO_NODE, USAGE};
@@ -40,16 +41,22 @@ fn values_are_checked_before_anyone_is_asked() {
         ("quorate object get abababab --range +1-3", "FIRST-LAST"),
         ("quorate object get abababab --range 1-3,5-6", "FIRST-LAST"),
         ("quorate peers --node somewhere", "testnet node"),
-        ("quorate bench put --size much", "256MiB"),
+        ("quorate bench objects --size much", "256MiB"),
+        ("quorate bench jobs --through leader", "outsider"),
+        ("quorate bench jobs --runs 0", "--runs"),
         ("quorate testnet kill", "Usage"),
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.contains(word), "{line}: {error}");
     }
-    let Some(Command::Bench(BenchCommand::Put(put))) = parse("quorate bench put --size 2GiB").unwrap().command else {
-        panic!("a bench");
+    let objects = parse("quorate bench objects --size 2GiB,1KiB --runs 7").unwrap().command;
+    let Some(Command::Bench(BenchCommand::Objects { size, repeated, .. })) = objects else { panic!("a bench") };
+    assert_eq!((size, repeated.runs), (vec![2 << 30, 1 << 10], 7));
+    let jobs = parse("quorate bench jobs --through outsider").unwrap().command;
+    let Some(Command::Bench(BenchCommand::Jobs { through, outstanding, one_trip, .. })) = jobs else {
+        panic!("a bench")
     };
-    assert_eq!((put.size, put.runs), (2 << 30, 5));
+    assert_eq!((through.through, outstanding, one_trip), (Some(Through::Outsider), vec![1, 64, 256], false));
     let Some(Command::Object(ObjectCommand::Get(get))) =
         parse("quorate object get abababab --range -5 -o -").unwrap().command
     else {

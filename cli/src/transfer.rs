@@ -1,4 +1,4 @@
-//! Uploads and downloads, for `object`, `bench` and `demo`.
+//! Uploads and downloads, for `object` and `demo`.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;

@@ -1,5 +1,5 @@
-//! `/v1/bench`: measurements, served only by a node started with `--testing`. They commit commands, submit jobs and
-//! form quorums on request, which is nothing for a node that others rely on.
+//! `/v1/bench`: measurements that a node makes of itself, served only by one started with `--testing`. They commit
+//! commands, submit triggers and form quorums on request, which is nothing for a node that others rely on.
 
 use std::time::Duration;
 

@@ -6,22 +6,24 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_api::bench_limits::{BENCH_FIRES_MAX, BENCH_PERIOD_MS_MIN, BENCH_TRIGGERS_MAX};
-use quorate_api::{BenchTriggers, ErrorBody, TriggersBench, percentile};
+use quorate_api::{BenchTriggers, ErrorBody, NOTHING_WAT, TriggersBench, percentile};
 use quorate_node::quorums::submit::Wanted;
 use quorate_node::raft::HostEvent;
 use quorate_protocols::ids::{JobId, Millis};
 use quorate_protocols::job::JobSpec;
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::Event;
+use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program};
 use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
 use quorate_protocols::trigger::{Cause, Fired};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::backend::Shared;
-use super::bench_jobs::nothing;
 use super::error::ApiError;
 use super::extract;
 use super::limits::BENCH_SILENCE_MAX;
@@ -34,6 +36,18 @@ const PACE: Duration = Duration::from_micros(400);
 /// by then, on slow machines too.
 const LEAD: Duration = Duration::from_secs(2);
 const LEAD_PER_TRIGGER: Duration = Duration::from_micros(1_500);
+
+/// Bytes of memory for a task: its one page, and what a module costs besides.
+const NOTHING_MEMORY: u64 = 4 << 20;
+
+/// What each fire runs.
+fn nothing() -> BatchSpec {
+    let module = Content::Inline(Bytes::from_static(NOTHING_WAT.as_bytes()));
+    let mut spec = BatchSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
+    spec.output = OutputPlace::Inline;
+    spec.resources.capacity.memory_bytes = NOTHING_MEMORY;
+    spec
+}
 
 /// Bytes of this process that are in memory; `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {

@@ -18,7 +18,6 @@
 mod audit;
 mod backend;
 mod bench;
-mod bench_jobs;
 mod bench_triggers;
 mod body;
 mod door;

@@ -21,8 +21,7 @@ use super::events::StreamPlaces;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
 use super::{
-    bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, token,
-    triggers,
+    bench, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, token, triggers,
 };
 
 #[derive(OpenApi)]
@@ -97,7 +96,6 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
             .routes(routes!(testing::faults, testing::set_faults))
             .routes(routes!(bench::noop))
             .routes(routes!(bench::form))
-            .routes(routes!(bench_jobs::jobs))
             .routes(routes!(bench_triggers::triggers)),
         false => router,
     }

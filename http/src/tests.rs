@@ -760,7 +760,6 @@ async fn the_description_lists_every_route() {
         "/metrics",
         "/v1/bench/noop",
         "/v1/bench/form",
-        "/v1/bench/jobs",
         "/v1/bench/triggers",
         "/v1/quorums/{quorum}/members",
         "/v1/resources",
@@ -771,7 +770,7 @@ async fn the_description_lists_every_route() {
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 41, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 40, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/faults"].is_object() && served["paths"]["/v1/bench/noop"].is_object());
@@ -787,7 +786,7 @@ async fn only_a_testing_node_can_be_measured_and_broken() {
         described["paths"].as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
     };
     let missing: Vec<String> = paths(true).difference(&paths(false)).cloned().collect();
-    let expected = ["/v1/bench/form", "/v1/bench/jobs", "/v1/bench/noop", "/v1/bench/triggers", "/v1/testing/faults"];
+    let expected = ["/v1/bench/form", "/v1/bench/noop", "/v1/bench/triggers", "/v1/testing/faults"];
     assert_eq!(missing, expected);
 
     let edge = Edge::with(Fake { faults: None, ..Fake::new(false) }).await;
@@ -813,8 +812,6 @@ fn the_bounds_of_measurements_are_described_as_they_are() {
     for (schema, field, least, most) in [
         ("BenchCommit", "count", 1, Some(BENCH_COMMITS_MAX)),
         ("BenchCommit", "outstanding", 1, Some(BENCH_OUTSTANDING_MAX)),
-        ("BenchJobs", "count", 1, Some(BENCH_JOBS_MAX)),
-        ("BenchJobs", "outstanding", 1, Some(BENCH_OUTSTANDING_MAX)),
         ("BenchTriggers", "count", 1, Some(BENCH_TRIGGERS_MAX)),
         ("BenchTriggers", "fires", 1, Some(BENCH_FIRES_MAX)),
         ("BenchTriggers", "period_ms", BENCH_PERIOD_MS_MIN, None),

@@ -82,6 +82,11 @@ impl Client {
         &self.base
     }
 
+    /// What its requests show.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

@@ -24,4 +24,4 @@ pub mod testnet;
 pub use client::{Client, ClientError};
 pub use layout::{Layout, LayoutError, default_dir, resolve_dir};
 pub use report::{TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
-pub use testnet::{Testnet, TestnetError, UpOptions};
+pub use testnet::{Testnet, TestnetError, UpOptions, free_ports};

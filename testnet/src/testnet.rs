@@ -13,7 +13,8 @@ use crate::client::{Client, ClientError};
 use crate::layout::{Layout, LayoutError, LayoutNode, NODES_MAX, node_dir};
 use crate::process::{Condition, Process, ProcessError};
 use crate::report::{TestnetInfo, TestnetNode, TestnetNodeState as NodeState};
-use setup::{configure, free_ports, init_node};
+pub use setup::free_ports;
+use setup::{configure, init_node};
 
 /// How long `up` waits for every node to see every other.
 const UP_DEADLINE: Duration = Duration::from_secs(60);
@@ -268,6 +269,18 @@ impl Testnet {
                 Err(TestnetError::State { index, state: name(NodeState::Dead), wanted: "killed" })
             }
             (_, Some(process)) => Ok(process.kill()?),
+        }
+    }
+
+    /// SIGTERM: the node closes its files and ends; one that has not within ten seconds is killed. Returns when the
+    /// process is gone.
+    pub fn stop(&self, index: usize) -> Result<(), TestnetError> {
+        self.layout.node(index)?;
+        match self.state(index) {
+            (NodeState::Dead, _) | (_, None) => {
+                Err(TestnetError::State { index, state: name(NodeState::Dead), wanted: "stopped" })
+            }
+            (_, Some(process)) => Ok(process.stop(STOP_PATIENCE)?),
         }
     }
 

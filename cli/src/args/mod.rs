@@ -20,7 +20,7 @@ use super::find::NodeChoice;
 use super::reference::QuorumRef;
 use values::bytes;
 
-pub use bench::{BenchCommand, TransferArgs};
+pub use bench::{BenchCommand, Repeated, ThroughArg};
 pub use job::{FireArgs, JobCommand, ListArgs, LogArgs, NextArgs, Resolution, SpecArgs, SubmitArgs, UpdateArgs};
 pub use object::{GetArgs, ObjectCommand, PutArgs, RmArgs};
 pub use testnet::{ChaosArgs, TestnetCommand};
@@ -115,7 +115,10 @@ pub enum Command {
     /// Run a network of real nodes on this machine, and break it
     #[command(subcommand)]
     Testnet(TestnetCommand),
-    /// Measure a running testnet
+    /// Measure a running testnet, as its clients see it
+    ///
+    /// A client of its own asks the nodes over HTTP, on connections that stay open. What a node measures of itself says
+    /// so: in process. With --json each row is one line.
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Run a demonstration: seven nodes, a stored file, a killed primary

@@ -23,9 +23,11 @@ const CRATES: &[Row] = &[
     ("testnet", "api protocols"),
     ("testnet/kit", "protocols src/seams testnet"),
     ("testnet/bound", "protocols testnet"),
+    // Nothing of a node: it sees one as its clients do.
+    ("testnet/bench", "api protocols testnet testnet/bound"),
     ("http", "api modules protocols spec src"),
     // Nothing of a node: commands know of one what its API says.
-    ("cli", "api modules protocols spec testnet testnet/bound"),
+    ("cli", "api modules protocols spec testnet testnet/bench"),
     ("daemon", "api cli http protocols src"),
     (".", "cli daemon"),
     ("testnet/simulate", "protocols src testnet testnet/kit"),
@@ -39,9 +41,10 @@ const LIBRARIES: &[Row] = &[
     ("bincode", "protocols"),
     ("clap", "cli testnet/fuzz testnet/hostile testnet/simulate"),
     ("comfy-table", "cli"),
-    // Connections of the API; everybody else speaks HTTP through axum or reqwest.
-    ("hyper", "http"),
-    ("hyper-util", "http"),
+    // Connections of the API, and those of the client that measures it; everybody else speaks HTTP through axum or
+    // reqwest.
+    ("hyper", "http testnet/bench"),
+    ("hyper-util", "http testnet/bench"),
     // The bound has what encryption costs without a network; the hostile peer a stack of its own.
     ("libp2p", "src testnet/bound testnet/hostile"),
     // The simulator names the log's types.

@@ -91,7 +91,7 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) {
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Loopback addresses that are free now. All are held before any is let go, so that they differ.
-pub(super) fn free_ports(count: usize) -> std::io::Result<Vec<SocketAddr>> {
+pub fn free_ports(count: usize) -> std::io::Result<Vec<SocketAddr>> {
     // Testnets started at the same time begin their search in different places.
     let width = u32::from(PORTS.end - PORTS.start);
     let first = std::process::id().wrapping_mul(2_654_435_761) % width;

@@ -1,4 +1,5 @@
-//! `bench idle`: what nodes cost that do nothing, and whether anything happens among them that should not.
+//! `bench idle`: processor time and memory of nodes that do nothing, and whether anything happens among them that
+//! should not.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,26 +11,33 @@ use quorate_testnet::Testnet;
 use quorate_testnet::measure::cpu_seconds;
 use quorate_testnet::process::rss_bytes;
 
-use crate::bench::report::{BenchNode, IdleBench};
-use crate::{Common, Failure, print, print_json, table};
+use crate::error::BenchError;
+use crate::report::{IdleNode, IdleRow};
 
 /// Quorums formed at once. Each takes a few syncs on three nodes.
 const FORMING_MAX: usize = 4;
 
-/// `quorums` is per node: that many are formed that every node is a voter of about as many.
-pub async fn run(common: &Common, testnet: &Testnet, quorums: u32, window: Duration) -> Result<(), Failure> {
-    if window.is_zero() {
-        return Err(Failure::usage("--seconds must be at least 1"));
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct IdlePlan {
+    /// Per node: so many are formed first that every node is a voter of about as many.
+    pub quorums: u32,
+    pub window: Duration,
+}
+
+pub async fn idle(testnet: &Testnet, plan: &IdlePlan) -> Result<IdleRow, BenchError> {
+    if plan.window.is_zero() {
+        return Err(BenchError::Plan("--seconds must be at least 1".to_owned()));
     }
     let indices = testnet.indices();
-    let formed = (quorums as usize * indices.len()).div_ceil(VOTERS_DEFAULT);
+    let formed = (plan.quorums as usize * indices.len()).div_ceil(VOTERS_DEFAULT);
     stream::iter(0..formed)
         .map(|number| {
             let index = indices[number % indices.len()];
             async move {
                 let request = BenchForm { voters: VOTERS_DEFAULT as u32 };
                 let _: QuorumDetail = testnet.client(index)?.post("/v1/bench/form", &request).await?;
-                Ok::<_, Failure>(())
+                Ok::<_, BenchError>(())
             }
         })
         .buffer_unordered(FORMING_MAX)
@@ -37,46 +45,31 @@ pub async fn run(common: &Common, testnet: &Testnet, quorums: u32, window: Durat
         .await?;
     let before = measure_nodes(testnet).await?;
     let began = Instant::now();
-    tokio::time::sleep(window).await;
+    tokio::time::sleep(plan.window).await;
     let window_s = began.elapsed().as_secs_f64();
     let after = measure_nodes(testnet).await?;
     let mut nodes = Vec::new();
     for (index, now) in &after {
         // A node that was restarted in between would count from nothing.
         let Some(then) = before.get(index).filter(|then| then.pid == now.pid) else {
-            return Err(Failure::failed(format!("node {index} did not run through the whole window")));
+            return Err(BenchError::Restarted { index: *index });
         };
-        nodes.push(BenchNode {
+        nodes.push(IdleNode {
             index: *index,
-            peer: Some(now.info.peer),
+            peer: now.info.peer,
             cpu_s: now.cpu_s - then.cpu_s,
             rss_bytes: now.rss_bytes,
             quorums: now.info.quorums,
         });
     }
-    let result = IdleBench {
+    Ok(IdleRow {
         window_s,
         quorums_formed: formed as u32,
         cores_total: nodes.iter().map(|node| node.cpu_s).sum::<f64>() / window_s,
         rss_bytes_max: nodes.iter().map(|node| node.rss_bytes).max().unwrap_or(0),
         term_changes: term_changes(&terms(&before), &terms(&after)),
         nodes,
-    };
-    if common.json {
-        return print_json(&result);
-    }
-    let rows = result.nodes.iter().map(|node| {
-        vec![
-            node.index.to_string(),
-            format!("{:.2} %", node.cpu_s / window_s * 100.0),
-            format!("{:.1} MiB", node.rss_bytes as f64 / f64::from(1 << 20)),
-            node.quorums.to_string(),
-        ]
-    });
-    print(table(&["node", "of a core", "memory", "quorums"], rows).below(format!(
-        "all together {:.3} of one core over {window_s:.0} s; {} elections",
-        result.cores_total, result.term_changes
-    )))
+    })
 }
 
 struct Sample {
@@ -87,15 +80,14 @@ struct Sample {
     terms: BTreeMap<String, u64>,
 }
 
-async fn measure_nodes(testnet: &Testnet) -> Result<BTreeMap<usize, Sample>, Failure> {
+async fn measure_nodes(testnet: &Testnet) -> Result<BTreeMap<usize, Sample>, BenchError> {
     let mut samples = BTreeMap::new();
     for node in testnet.status() {
         let Some(pid) = node.pid else { continue };
         let client = testnet.client(node.index)?;
         let (info, metrics): (NodeInfo, String) = (client.get("/v1/node").await?, client.text("/metrics").await?);
-        let gone = || Failure::failed(format!("node {} ended while it was watched", node.index));
-        let cpu_s = cpu_seconds(pid).ok_or_else(gone)?;
-        let rss_bytes = rss_bytes(pid).ok_or_else(gone)?;
+        let gone = BenchError::Restarted { index: node.index };
+        let Some((cpu_s, rss_bytes)) = cpu_seconds(pid).zip(rss_bytes(pid)) else { return Err(gone) };
         samples.insert(node.index, Sample { pid, cpu_s, rss_bytes, info, terms: parse_terms(&metrics) });
     }
     Ok(samples)
