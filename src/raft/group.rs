@@ -35,6 +35,7 @@ use super::door::{Deposed, Vouched};
 use super::log_store::{LastFault, LogStore, Trees};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
+use super::own_sync::OwnSync;
 use super::proposer::{Proposal, Proposer};
 use super::read_index::ReadIndex;
 use super::records::GroupRecord;
@@ -116,7 +117,8 @@ impl Group {
         let kept = rollback_guard::read(&*files, quorum)?;
         let keeper = RollbackGuard::new(files, quorum, member, kept);
         let fault = LastFault::default();
-        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, fault.clone());
+        let own_sync = OwnSync::new(Some(member));
+        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, own_sync.clone(), fault.clone());
         let opening = |error: &dyn std::fmt::Display| {
             let damaged =
                 || DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() };
@@ -133,6 +135,7 @@ impl Group {
             machine: machine.clone(),
             read_index: ReadIndex::default(),
             known_vote: log.known_vote.clone(),
+            own_sync,
         };
         let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await

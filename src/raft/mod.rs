@@ -3,7 +3,7 @@
 //! A [`QuorumHost`] runs one [`group::Group`] per quorum, on one network, one store and one liveness layer:
 //!
 //! - `log_store`, `log_sizes`, `rollback_guard`, `snapshot`, `state_machine`: what a member remembers, how it notices
-//!   that it forgot, and when its log is cut;
+//!   that it forgot, and when its log is cut; `own_sync`: a primary syncs while its entries travel;
 //! - `network`, `server`, `host`: raft's messages out and in, and the founding of quorums;
 //! - `door`: which of those messages are taken, and from whom;
 //! - `agreement`, `copies`: members that differ, and how the one that is wrong gets the state of the others;
@@ -40,6 +40,7 @@ mod log_store;
 mod membership;
 mod metrics;
 mod network;
+mod own_sync;
 mod proposer;
 mod read_index;
 mod records;
