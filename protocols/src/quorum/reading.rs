@@ -50,12 +50,16 @@ impl Asker {
         answer
     }
 
-    /// The same of an answer to watches.
+    /// The same of an answer to watches. Outputs are left out for whoever has to be looked up as a worker of the job:
+    /// a query for them says.
     pub fn redact_watched(self, mut answer: WatchAnswer) -> WatchAnswer {
         if let WatchAnswer::Update { met, .. } = &mut answer {
             for (_, watched) in met {
-                if let Watched::Met(record) = watched {
-                    self.redact_job(record);
+                if let Watched::Met(met) = watched {
+                    if !self.may(Verb::ReadResults, &met.record, false) {
+                        met.outputs = None;
+                    }
+                    self.redact_job(&mut met.record);
                 }
             }
         }
@@ -106,13 +110,14 @@ mod tests {
     use crate::approval::Grant;
     use crate::capacity::Capacity;
     use crate::engine::Engine;
-    use crate::ids::{Incarnation, LeaseId, LogIndex, MemberId, Millis, QuorumId, StepIndex, TaskIndex};
+    use crate::ids::{Digest, Incarnation, LeaseId, LogIndex, MemberId, Millis, QuorumId, StepIndex, TaskIndex};
     use crate::job::batch::BatchSpec;
     use crate::job::spec::JobSpec;
     use crate::quorum::command::TaskCommand;
     use crate::quorum::entry::{Batch, Command};
-    use crate::quorum::watch::EntryId;
-    use crate::task::record::WorkerRecord;
+    use crate::quorum::watch::{EntryId, Met};
+    use crate::task::message::OutputRef;
+    use crate::task::record::{Output, Place, WorkerRecord};
     use crate::task::spec::{Call, Content, Program};
 
     const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -177,10 +182,29 @@ mod tests {
             let answer = state.answer(&query).unwrap();
             assert_eq!(seeing(|asker| format!("{:?}", asker.redact(answer.clone()))), may, "{query:?}");
         }
-        let record = Box::new(state.jobs()[&JOB].clone());
-        let met = vec![(EntryId(1), Watched::Met(record))];
-        let answer = WatchAnswer::Update { met, refused: Vec::new() };
-        assert_eq!(seeing(|asker| format!("{:?}", asker.redact_watched(answer.clone()))), may);
+        assert_eq!(seeing(|asker| format!("{:?}", asker.redact_watched(watched(&state, None)))), may);
+    }
+
+    #[test]
+    fn outputs_come_with_a_watch_for_those_who_may_read_them_whoever_runs_the_job() {
+        let state = state();
+        let output = || OutputRef {
+            task: TaskIndex(0),
+            output: Output { digest: Digest([1; 32]), bytes: 1, place: Place::Record },
+            bytes: Some(Bytes::from_static(b"!")),
+        };
+        let shown = |number: &u8| {
+            let answer = asker(*number).redact_watched(watched(&state, Some(vec![output()])));
+            let WatchAnswer::Update { met, .. } = answer else { panic!("{answer:?}") };
+            matches!(&met[..], [(_, Watched::Met(met))] if met.outputs.is_some())
+        };
+        assert_eq!(ALL.into_iter().filter(shown).collect::<Vec<_>>(), [OWNER, OPERATOR, READER, MEMBER]);
+    }
+
+    /// The answer to a watch of the job.
+    fn watched(state: &QuorumState, outputs: Option<Vec<OutputRef>>) -> WatchAnswer {
+        let met = Met { record: Box::new(state.jobs()[&JOB].clone()), outputs };
+        WatchAnswer::Update { met: vec![(EntryId(1), Watched::Met(met))], refused: Vec::new() }
     }
 
     #[test]

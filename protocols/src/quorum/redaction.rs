@@ -23,8 +23,8 @@ impl JobAnswer {
             Self::Answer(answer) => redact_answer(answer, reader),
             Self::Watched(WatchAnswer::Update { met, refused: _ }) => {
                 for (_, watched) in met {
-                    if let Watched::Met(record) = watched {
-                        redact_job(record, reader);
+                    if let Watched::Met(met) = watched {
+                        redact_job(&mut met.record, reader);
                     }
                 }
             }
