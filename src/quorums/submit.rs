@@ -146,7 +146,10 @@ impl Submits {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.0.client.propose(job.quorum, command.clone(), left).await {
-                Ok(CommandReply::Submitted { existed, state }) => return Ok((state, existed)),
+                Ok(CommandReply::Submitted { existed, state }) => {
+                    self.0.placement.record_open(job.quorum);
+                    return Ok((state, existed));
+                }
                 Ok(other) => {
                     let reason = format!("a submit was answered with {other:?}");
                     return Err(ClientError::Protocol { quorum: job.quorum, reason }.into());
@@ -156,9 +159,18 @@ impl Submits {
                     sleep(LEVEL_PAUSE).await;
                 }
                 Err(error) => {
-                    // Whoever submits again gets another quorum.
-                    if matches!(error, ClientError::Rejected(Rejection::Full { .. })) {
-                        self.0.placement.record_full(job.quorum);
+                    match &error {
+                        // Whoever submits again gets another quorum.
+                        ClientError::Rejected(Rejection::Full { .. }) => self.0.placement.record_full(job.quorum),
+                        // It answers, whatever is wrong with the job.
+                        ClientError::Rejected(_) | ClientError::Forbidden { .. } => (),
+                        ClientError::QuorumUnknown { .. }
+                        | ClientError::Unreachable { .. }
+                        | ClientError::Paused { .. }
+                        | ClientError::NoPrimary { .. }
+                        | ClientError::Busy { .. }
+                        | ClientError::Unknown { .. }
+                        | ClientError::Protocol { .. } => self.0.placement.record_silent(job.quorum),
                     }
                     return Err(error.into());
                 }
