@@ -1,7 +1,7 @@
 //! The API's view of a running [`Node`].
 
 use quorate_protocols::capacity::Requirement;
-use quorate_protocols::quorum::watch::Until;
+use quorate_protocols::quorum::watch::{Met, Until};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::request::{ObjectView, QuorumView};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses};
-use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::message::{LogStream, OutputRef};
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
@@ -116,8 +116,9 @@ impl NodeBackend {
         }
     }
 
-    async fn job_info(&self, record: &JobRecord) -> Result<JobInfo, ApiError> {
-        let (outcome, outcome_hidden) = match self.outcome(record).await {
+    /// `outputs`: those that came with the record, if any did.
+    async fn job_info(&self, record: &JobRecord, outputs: Option<Vec<OutputRef>>) -> Result<JobInfo, ApiError> {
+        let (outcome, outcome_hidden) = match self.outcome(record, outputs).await {
             Ok(outcome) => (outcome, None),
             // The state is for everybody.
             Err(ClientError::Forbidden { reason }) => (None, Some(reason)),
@@ -138,21 +139,31 @@ impl NodeBackend {
     }
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
-    async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ClientError> {
+    async fn outcome(
+        &self,
+        record: &JobRecord,
+        outputs: Option<Vec<OutputRef>>,
+    ) -> Result<Option<OutcomeInfo>, ClientError> {
         let Some((spec, _)) = record.batch().filter(|_| record.state == RunState::Succeeded) else {
             return Ok(None);
         };
         let plan = Plan::of(spec);
         let step = plan.last();
-        let query = Query::Outputs { job: record.job, step, from: TaskIndex(0), limit: OUTCOME_OUTPUTS_MAX };
-        match self.ask_primary(record.job.quorum, query).await? {
-            QueryAnswer::Outputs(outputs) => Ok(Some(OutcomeInfo {
-                outputs: outputs.iter().map(views::output_info).collect(),
-                tasks: plan.step(step).map_or(0, |step| step.tasks),
-            })),
-            QueryAnswer::Unknown => Ok(None),
-            other => Err(unexpected(record.job.quorum, "outputs", &other)),
-        }
+        let outputs = match outputs {
+            Some(outputs) => outputs,
+            None => {
+                let query = Query::Outputs { job: record.job, step, from: TaskIndex(0), limit: OUTCOME_OUTPUTS_MAX };
+                match self.ask_primary(record.job.quorum, query).await? {
+                    QueryAnswer::Outputs(outputs) => outputs,
+                    QueryAnswer::Unknown => return Ok(None),
+                    other => return Err(unexpected(record.job.quorum, "outputs", &other)),
+                }
+            }
+        };
+        Ok(Some(OutcomeInfo {
+            outputs: outputs.iter().map(views::output_info).collect(),
+            tasks: plan.step(step).map_or(0, |step| step.tasks),
+        }))
     }
 
     pub(super) fn jobs_client(&self) -> &QuorumClient {
@@ -421,14 +432,14 @@ impl Backend for NodeBackend {
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
             let record = self.record(job).await?;
-            self.job_info(&record).await
+            self.job_info(&record, None).await
         })
     }
 
     fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
         Box::pin(async move {
             match self.node.jobs().watch(job, until, patience).await {
-                Ok(Some(record)) => Ok(Some(self.job_info(&record).await?)),
+                Ok(Some(Met { record, outputs })) => Ok(Some(self.job_info(&record, outputs).await?)),
                 Ok(None) => Ok(None),
                 Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Err(no_job(job)),
                 Err(error) => Err(error.into()),

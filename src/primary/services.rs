@@ -2,6 +2,7 @@
 //! of workers' reports.
 
 use quorate_protocols::quorum::watch::EntryId;
+use quorate_protocols::quorum::watch::Met;
 use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::watch::WatchRequest;
 use quorate_protocols::quorum::watch::Watched;
@@ -51,10 +52,10 @@ impl PrimaryServices {
     }
 
     fn add_reasons_to_watched(&self, local: &dyn LocalQuorum, (id, watched): (EntryId, Watched)) -> (EntryId, Watched) {
-        let Watched::Met(record) = watched else { return (id, watched) };
+        let Watched::Met(Met { record, outputs }) = watched else { return (id, watched) };
         let query = Query::Job { job: record.job };
         match self.add_reasons(local, &query, QueryAnswer::Job(record)) {
-            QueryAnswer::Job(record) => (id, Watched::Met(record)),
+            QueryAnswer::Job(record) => (id, Watched::Met(Met { record, outputs })),
             _ => (id, Watched::Unknown),
         }
     }

@@ -149,7 +149,7 @@ impl QuorumPort for QuorumClient {
         patience: Duration,
     ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
         let client = self.clone();
-        async move { Self::watch(&client, job, until, patience).await }.boxed()
+        async move { Ok(Self::watch(&client, job, until, patience).await?.map(|met| met.record)) }.boxed()
     }
     fn report(
         &self,

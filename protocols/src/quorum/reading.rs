@@ -17,7 +17,7 @@ use crate::quorum::object::ObjectRecord;
 use crate::quorum::request::{JobAnswer, Query, QueryAnswer};
 use crate::quorum::rights::{Party, Verb};
 use crate::quorum::state::QuorumState;
-use crate::quorum::watch::{WatchAnswer, Watched};
+use crate::quorum::watch::{Met, WatchAnswer, Watched};
 
 /// The peer that asks, as the answering member's transport authenticated it, and what that member knows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Asker {
             JobAnswer::Watched(WatchAnswer::Update { met, refused: _ }) => {
                 for (_, watched) in met {
                     match watched {
-                        Watched::Met(record) => self.redact_job(record),
+                        Watched::Met(met) => self.redact_met(met),
                         Watched::Unknown => (),
                     }
                 }
@@ -90,6 +90,15 @@ impl Asker {
             | QueryAnswer::Subscription { .. }
             | QueryAnswer::Uses(_) => (),
         }
+    }
+
+    /// Outputs are left out for whoever has to be looked up as a worker of the job: a query for them says.
+    fn redact_met(self, met: &mut Met) {
+        let Met { record, outputs } = met;
+        if !self.may(Verb::ReadResults, record, false) {
+            *outputs = None;
+        }
+        self.redact_job(record);
     }
 
     fn redact_job(self, record: &mut JobRecord) {
@@ -202,13 +211,14 @@ mod tests {
     use super::*;
     use crate::capacity::Capacity;
     use crate::engine::Engine;
-    use crate::ids::{Incarnation, LogIndex, MemberId, Millis, QuorumId, StepIndex, TaskIndex};
+    use crate::ids::{Digest, Incarnation, LogIndex, MemberId, Millis, QuorumId, StepIndex, TaskIndex};
     use crate::job::batch::BatchSpec;
     use crate::job::spec::JobSpec;
     use crate::quorum::command::TaskCommand;
     use crate::quorum::entry::{Batch, Command};
     use crate::quorum::watch::EntryId;
-    use crate::task::record::WorkerRecord;
+    use crate::task::message::OutputRef;
+    use crate::task::record::{Output, Place, WorkerRecord};
     use crate::task::spec::{Call, Content, Program};
 
     const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -280,10 +290,29 @@ mod tests {
             let answer = JobAnswer::Answer(state.answer(&query).unwrap());
             assert_eq!(seeing(&answer), may, "{query:?}");
         }
-        let record = Box::new(state.jobs()[&JOB].clone());
-        let met = vec![(EntryId(1), Watched::Met(record))];
-        let answer = JobAnswer::Watched(WatchAnswer::Update { met, refused: Vec::new() });
-        assert_eq!(seeing(&answer), may);
+        assert_eq!(seeing(&watched(&state, None)), may);
+    }
+
+    #[test]
+    fn outputs_come_with_a_watch_for_those_who_may_read_them_whoever_runs_the_job() {
+        let state = state();
+        let output = || OutputRef {
+            task: TaskIndex(0),
+            output: Output { digest: Digest([1; 32]), bytes: 1, place: Place::Record },
+            bytes: Some(Bytes::from_static(b"!")),
+        };
+        let shown = |number: &u8| {
+            let answer = redacted(asker(*number), &watched(&state, Some(vec![output()])));
+            let JobAnswer::Watched(WatchAnswer::Update { met, .. }) = answer else { panic!("{answer:?}") };
+            matches!(&met[..], [(_, Watched::Met(met))] if met.outputs.is_some())
+        };
+        assert_eq!(ALL.into_iter().filter(shown).collect::<Vec<_>>(), [OWNER, OPERATOR, READER, MEMBER]);
+    }
+
+    /// The answer to a watch of the job.
+    fn watched(state: &QuorumState, outputs: Option<Vec<OutputRef>>) -> JobAnswer {
+        let met = Met { record: Box::new(state.jobs()[&JOB].clone()), outputs };
+        JobAnswer::Watched(WatchAnswer::Update { met: vec![(EntryId(1), Watched::Met(met))], refused: Vec::new() })
     }
 
     #[test]

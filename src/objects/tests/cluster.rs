@@ -310,7 +310,7 @@ impl QuorumPort for FakeQuorums {
         let watching = async move {
             loop {
                 match until.judge(&world.state.lock().0, job) {
-                    Some(Watched::Met(record)) => return Ok(record),
+                    Some(Watched::Met(met)) => return Ok(met.record),
                     Some(Watched::Unknown) => return Err(Rejection::UnknownJob { job }.into()),
                     None => (),
                 }

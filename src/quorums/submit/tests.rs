@@ -39,15 +39,32 @@ async fn on_storage<F: Future>(test: impl FnOnce(Arc<VirtualClock>, Box<dyn Fn()
 async fn the_first_quorum_of_a_key_stays() {
     on_storage(|_, open| async move {
         let keys = open();
-        assert_eq!(keys.find("a").unwrap(), None);
+        assert_eq!(keys.find(&digest("a")).unwrap(), None);
         let (one, other) = tokio::join!(keys.record("a", quorum(1)), keys.record("a", quorum(2)));
         assert_eq!((one.unwrap(), other.unwrap()), (quorum(1), quorum(1)));
         assert_eq!(keys.record("b", quorum(2)).await.unwrap(), quorum(2));
         let again = open();
         assert_eq!(again.record("a", quorum(3)).await.unwrap(), quorum(1));
-        assert_eq!(again.find("b").unwrap(), Some(quorum(2)));
+        assert_eq!(again.find(&digest("b")).unwrap(), Some(quorum(2)));
     })
     .await;
+}
+
+/// Goal: many keys at once take a few syncs, not one each, and one that is named twice is one.
+#[tokio::test(start_paused = true)]
+async fn keys_that_come_together_share_their_writes() {
+    let (disk, clock) = (MemoryDisk::default(), Arc::new(VirtualClock::right()));
+    let tasks = TaskGroup::inline();
+    let keys = tasks.scope(async { Keys::new(Storage::start(disk.disk()), clock) }).await;
+    let before = disk.counts().syncs;
+    let names: Vec<String> = (0..200u8).map(|n| (n % 100).to_string()).collect();
+    let recording = names.iter().zip(0..200u8).map(|(name, n)| keys.record(name, quorum(n)));
+    let recorded = tasks.scope(futures::future::join_all(recording)).await;
+    for (n, recorded) in recorded.into_iter().enumerate() {
+        assert_eq!(recorded.unwrap(), quorum(n as u8 % 100), "{n}");
+    }
+    assert!(disk.counts().syncs - before <= 3, "{} syncs", disk.counts().syncs - before);
+    assert_eq!((keys.count_rows().unwrap(), *keys.count.lock().await), (100, Some(100)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,11 +74,11 @@ async fn an_old_key_is_forgotten_and_no_other() {
         keys.record("old", quorum(1)).await.unwrap();
         clock.offset().step(KEY_KEPT.as_millis() as i64 - 1);
         keys.record("young", quorum(2)).await.unwrap();
-        assert_eq!(keys.find("old").unwrap(), Some(quorum(1)));
+        assert_eq!(keys.find(&digest("old")).unwrap(), Some(quorum(1)));
         clock.offset().step(1);
         keys.record("new", quorum(3)).await.unwrap();
-        assert_eq!(keys.find("old").unwrap(), None);
-        assert_eq!(keys.find("young").unwrap(), Some(quorum(2)));
+        assert_eq!(keys.find(&digest("old")).unwrap(), None);
+        assert_eq!(keys.find(&digest("young")).unwrap(), Some(quorum(2)));
         assert_eq!((keys.count_rows().unwrap(), *keys.count.lock().await), (2, Some(2)));
     })
     .await;
