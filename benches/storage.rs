@@ -1,17 +1,25 @@
-//! Acknowledged writes per second of the record store: one at a time, and 64 at once sharing syncs.
+//! Acknowledged writes per second, one at a time and 64 at once sharing syncs: of the record store, and of the log of
+//! raft groups, where the 64 are of as many groups.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quorate_node::seams::{KvBatch, TaskGroup};
+use quorate_node::seams::{KvBatch, LogBatch, TaskGroup};
 use quorate_node::storage::{self, Storage};
+use quorate_protocols::ids::QuorumId;
 
 /// A small raft entry.
 const VALUE: [u8; 256] = [7; 256];
 
-fn batch(key: u64) -> KvBatch {
+fn record(key: u64) -> KvBatch {
     let mut batch = KvBatch::new();
     batch.put("log", key.to_be_bytes(), VALUE);
+    batch
+}
+
+fn entry(key: u64) -> LogBatch {
+    let mut batch = LogBatch::of(QuorumId([(key % 64) as u8; 16]));
+    batch.append(key, vec![VALUE.to_vec()]).purge(key.saturating_sub(64_000));
     batch
 }
 
@@ -25,9 +33,16 @@ fn acknowledged_writes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("acknowledged writes");
     for at_once in [1u64, 64] {
         group.throughput(Throughput::Elements(at_once));
-        group.bench_function(format!("{at_once} at once"), |bencher| {
+        group.bench_function(format!("{at_once} records at once"), |bencher| {
             bencher.iter(|| {
-                let writes = (next..next + at_once).map(|key| storage.write(batch(key)));
+                let writes = (next..next + at_once).map(|key| storage.write(record(key)));
+                next += at_once;
+                black_box(runtime.block_on(futures::future::try_join_all(writes))).expect("written");
+            });
+        });
+        group.bench_function(format!("{at_once} entries at once"), |bencher| {
+            bencher.iter(|| {
+                let writes = (next..next + at_once).map(|key| storage.append(entry(key)));
                 next += at_once;
                 black_box(runtime.block_on(futures::future::try_join_all(writes))).expect("written");
             });

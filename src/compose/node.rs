@@ -244,7 +244,7 @@ impl Node {
     pub fn register_metrics(&self, registry: &mut Registry) {
         let inner = &self.inner;
         inner.base.resources.register_metrics(registry);
-        inner.base.storage.metrics().register(registry);
+        inner.base.storage.register_metrics(registry);
         inner.base.directory.register_metrics(registry);
         inner.base.approver.register_metrics(registry);
         inner.base.quorums.register_metrics(registry);
@@ -271,7 +271,7 @@ impl Node {
         let help = "Callers that wait here, and watches held for whoever waits";
         gauges::register_by(registry, "watches", help, "side", read(|(_, watches)| watches));
     }
-    /// The node's record store. Watch [`Storage::fatal`]: after a failed sync the node must stop.
+    /// The node's record store and log. Watch [`Storage::fatal`]: after a failed sync the node must stop.
     pub fn storage(&self) -> &Storage {
         &self.inner.base.storage
     }

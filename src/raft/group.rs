@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clocks::NodeClocks;
 use super::door::{Deposed, Vouched};
-use super::log_store::{LastFault, LogStore, Trees};
+use super::log_store::{LastFault, LogStore};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
 use super::own_sync::OwnSync;
@@ -112,20 +112,19 @@ impl Group {
     pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
         let GroupParts { quorum, member, record, seams, storage, links, events, metrics, clocks, created_at, told } =
             parts;
-        let trees = Trees::of(quorum);
         let files = storage.files();
         let kept = rollback_guard::read(&*files, quorum)?;
         let keeper = RollbackGuard::new(files, quorum, member, kept);
         let fault = LastFault::default();
         let own_sync = OwnSync::new(Some(member));
-        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, own_sync.clone(), fault.clone());
+        let mut log = LogStore::new(storage.clone(), quorum, keeper, own_sync.clone(), fault.clone());
         let opening = |error: &dyn std::fmt::Display| {
             let damaged =
                 || DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() };
             fault.get().unwrap_or_else(damaged)
         };
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
-        let snapshots = SnapshotStore::new(storage.clone(), trees);
+        let snapshots = SnapshotStore::new(storage.clone(), quorum);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
         let connector = Connector {

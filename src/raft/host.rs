@@ -121,6 +121,7 @@ pub struct Inner {
 /// Quorums of which this disk forgot what `member` promised. When there are any, the node must take a new incarnation
 /// before it starts its quorum host.
 pub fn lost_quorums(storage: &Storage, member: MemberId) -> Result<Vec<QuorumId>, DiskError> {
+    records::check_format(storage)?;
     let records: BTreeMap<_, _> = records::read_records(storage)?.into_iter().collect();
     let files = storage.files();
     let mut lost = Vec::new();
@@ -169,7 +170,9 @@ impl Inner {
         let me = host.identity.member();
         let lost: BTreeSet<_> = lost_quorums(&host.storage, me)?.into_iter().collect();
         let mut rejoining = rollback_guard::list(&*host.storage.files())?;
-        for (quorum, record) in records::read_records(&host.storage)? {
+        let kept = records::read_records(&host.storage)?;
+        records::drop_leftovers(&host.storage, &kept).await?;
+        for (quorum, record) in kept {
             if record.member != me {
                 // An earlier life of this node made the promises in here; only the primary can take it in again.
                 records::erase(&host.storage, quorum).await?;
@@ -204,9 +207,10 @@ impl Inner {
             return Ok(None);
         }
         ended.close().await;
-        // Shows that the store takes writes. And whatever the group had written without a sync is synced with it: what
+        // Shows that both stores take writes. And whatever the group had written without a sync is synced with it: what
         // openraft finds in a log that it opens, it takes for durable.
         records::write_record(&self.storage, ended.id, &ended.record()).await?;
+        ended.log.check_writable().await?;
         if records::is_behind_mark(&self.storage, ended.id, ended.me)? {
             ended.halt(Stop::ForGood("the disk forgot what this member promised".to_owned()));
             return Ok(None);

@@ -1,15 +1,15 @@
-//! One group's log, vote and commit pointer in the record store.
+//! One group's log, vote and commit pointer in the log of the node.
 //!
-//! Trees of a group: `raft.<quorum>.log` (big-endian index → entry), `raft.<quorum>.meta` (vote, committed, purged,
-//! whether a configuration has named this member, the snapshot's record) and `raft.<quorum>.chunks` (digest → snapshot
-//! chunk).
+//! A group has its entries there by their index, and under small keys its vote, what is committed, what was purged and
+//! whether a configuration has named this member. Its snapshots are in the record store ([`super::snapshot`]).
 //!
 //! Promises: an entry is readable when `append` returns and synced before it counts towards a commit ([`OwnSync`] says
-//! how, for those of a primary); a vote is synced, and marked outside the store, before it is used (that it won is written without a sync); what a
-//! truncation removed does not come back. The commit pointer is written without a sync: it saves work after a restart
-//! and promises nothing.
+//! how, for those of a primary); a vote is synced, and marked outside the log, before it is used (that it won is written
+//! without a sync); what a truncation removed does not come back; whatever comes back after a crash, what was written
+//! before it is there as well. The commit pointer is written without a sync: it saves work after a restart and promises
+//! nothing. What a snapshot has is purged only once the snapshot is synced, although a purge is not.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -28,9 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::log_sizes::LogSizes;
 use super::own_sync::OwnSync;
+use super::records;
 use super::rollback_guard::RollbackGuard;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
-use crate::seams::{DiskError, Failpoint, KvBatch, failpoint};
+use crate::seams::{DiskError, Failpoint, LogBatch, failpoint};
 use crate::storage::Storage;
 
 /// One entry as kept on disk.
@@ -49,57 +50,18 @@ impl Record for LogRecord {
     const VERSION: u8 = 1;
 }
 
-/// Anything small kept in the group's `meta` tree. Version 1 of each: first.
+/// Anything small kept under a key. Version 1 of each: first.
 #[derive(Serialize, Deserialize)]
-struct Meta<T>(T);
+struct Value<T>(T);
 
-impl<T: Serialize + DeserializeOwned> Record for Meta<T> {
+impl<T: Serialize + DeserializeOwned> Record for Value<T> {
     const VERSION: u8 = 1;
-}
-
-/// Names of the trees of one group.
-#[derive(Clone, Debug)]
-pub struct Trees {
-    pub log: Arc<str>,
-    pub meta: Arc<str>,
-    pub chunks: Arc<str>,
-}
-
-impl Trees {
-    pub fn of(quorum: QuorumId) -> Self {
-        Self {
-            log: format!("raft.{quorum}.log").into(),
-            meta: format!("raft.{quorum}.meta").into(),
-            chunks: format!("raft.{quorum}.chunks").into(),
-        }
-    }
-    pub fn drop_all(&self) -> KvBatch {
-        let mut batch = KvBatch::new();
-        batch.drop_tree(&self.log).drop_tree(&self.chunks).drop_tree(&self.meta);
-        batch
-    }
 }
 
 const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
 const NAMED: &[u8] = b"named";
-
-pub fn read_meta<T: Serialize + DeserializeOwned>(
-    storage: &Storage,
-    trees: &Trees,
-    key: &[u8],
-) -> Result<Option<T>, DiskError> {
-    let Some(bytes) = storage.kv().get(&trees.meta, key)? else { return Ok(None) };
-    wire::decode_record::<Meta<T>>(&bytes).map(|meta| Some(meta.0)).map_err(|error| DiskError::Damaged {
-        place: format!("{}/{}", trees.meta, String::from_utf8_lossy(key)),
-        reason: error.to_string(),
-    })
-}
-
-pub fn put_meta<T: Serialize + DeserializeOwned>(batch: &mut KvBatch, trees: &Trees, key: &[u8], value: T) {
-    batch.put(&trees.meta, key, wire::encode_record(&Meta(value)));
-}
 
 /// The last disk error that a group's stores met. openraft keeps only the text of an error, and what to do about it
 /// depends on its kind. Clones share it.
@@ -136,7 +98,7 @@ impl KnownVote {
 #[derive(Clone)]
 pub struct LogStore {
     storage: Storage,
-    trees: Trees,
+    group: QuorumId,
     mark: RollbackGuard,
     fault: LastFault,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
@@ -150,10 +112,10 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    pub fn new(storage: Storage, trees: Trees, mark: RollbackGuard, own_sync: OwnSync, fault: LastFault) -> Self {
+    pub fn new(storage: Storage, group: QuorumId, mark: RollbackGuard, own_sync: OwnSync, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
         let (sizes, committed, known_vote) = (Arc::default(), Arc::default(), KnownVote::default());
-        Self { storage, trees, mark, fault, synced, sizes, committed, known_vote, own_sync }
+        Self { storage, group, mark, fault, synced, sizes, committed, known_vote, own_sync }
     }
 
     /// Marks the end of the log until the group stops, at most once per `rollback_guard::INDEX_INTERVAL`. Once this has
@@ -166,7 +128,12 @@ impl LogStore {
                 () = self.synced.1.notified() => (),
             }
             let last = LogIndex(self.synced.0.load(Ordering::Acquire));
-            if let Err(error) = self.mark.synced(last).await {
+            let marked = async {
+                // The record store first: one that is older than the mark is one that came back older.
+                records::write_marked(&self.storage, self.group, last).await?;
+                self.mark.synced(last).await
+            };
+            if let Err(error) = marked.await {
                 // The mark only serves to notice a lost disk later; the log itself is synced.
                 tracing::warn!(%error, "the end of a log could not be marked: a disk that is lost later may not be noticed");
             }
@@ -178,8 +145,32 @@ impl LogStore {
         }
     }
 
+    fn place(&self, what: &dyn Display) -> String {
+        format!("{what} of quorum {}", self.group)
+    }
+
+    fn value<T: Serialize + DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, DiskError> {
+        let Some(bytes) = self.storage.log().get(self.group, key)? else { return Ok(None) };
+        wire::decode_record::<Value<T>>(&bytes).map(|value| Some(value.0)).map_err(|error| DiskError::Damaged {
+            place: self.place(&String::from_utf8_lossy(key)),
+            reason: error.to_string(),
+        })
+    }
+
+    /// A batch that changes one value.
+    fn value_batch<T: Serialize + DeserializeOwned>(&self, key: &[u8], value: T) -> LogBatch {
+        let mut batch = LogBatch::of(self.group);
+        batch.put(key, wire::encode_record(&Value(value)));
+        batch
+    }
+
+    /// Shows that the log takes writes, and makes durable whatever was written to it without a sync.
+    pub async fn check_writable(&self) -> Result<(), DiskError> {
+        self.storage.append(self.value_batch(NAMED, self.is_named()?)).await
+    }
+
     pub fn vote(&self) -> Result<Option<Vote>, DiskError> {
-        read_meta(&self.storage, &self.trees, VOTE)
+        self.value(VOTE)
     }
 
     /// Ends the lead that `me` had when it stopped: the next time it leads, it was elected again, in a later term.
@@ -200,49 +191,51 @@ impl LogStore {
 
     /// Whether a configuration has named this member since it was invited.
     pub fn is_named(&self) -> Result<bool, DiskError> {
-        Ok(read_meta(&self.storage, &self.trees, NAMED)?.unwrap_or(false))
+        Ok(self.value(NAMED)?.unwrap_or(false))
     }
 
     /// Written without a sync: a log that was synced says so again.
     pub fn set_named(&self) -> Result<(), DiskError> {
-        let mut batch = KvBatch::new();
-        put_meta(&mut batch, &self.trees, NAMED, true);
-        self.storage.kv().apply(batch)
+        self.storage.log().apply(self.value_batch(NAMED, true))
     }
 
     pub fn purged(&self) -> Result<Option<LogId>, DiskError> {
-        read_meta(&self.storage, &self.trees, PURGED)
+        self.value(PURGED)
     }
 
     pub fn last(&self) -> Result<Option<LogId>, DiskError> {
-        match self.storage.kv().last(&self.trees.log)? {
-            Some((key, value)) => Ok(Some(self.decode(&key, &value)?.log_id)),
+        match self.storage.log().last(self.group)? {
+            Some((index, bytes)) => Ok(Some(self.decode(index, &bytes)?.log_id)),
             None => self.purged(),
         }
     }
 
-    fn decode(&self, key: &[u8], value: &[u8]) -> Result<Entry, DiskError> {
-        wire::decode_record::<LogRecord>(value).map(|record| record.0).map_err(|error| DiskError::Damaged {
-            place: format!("{}/{}", self.trees.log, hex::encode(key)),
-            reason: error.to_string(),
-        })
+    fn damaged(&self, index: u64, reason: impl ToString) -> DiskError {
+        DiskError::Damaged { place: self.place(&format_args!("entry {index}")), reason: reason.to_string() }
+    }
+
+    fn decode(&self, index: u64, bytes: &[u8]) -> Result<Entry, DiskError> {
+        let entry = wire::decode_record::<LogRecord>(bytes).map_err(|error| self.damaged(index, error))?.0;
+        match entry.log_id.index == index {
+            true => Ok(entry),
+            false => Err(self.damaged(index, format_args!("it says that it is entry {}", entry.log_id.index))),
+        }
     }
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, DiskError> {
-        if start >= end {
-            return Ok(Vec::new());
+        let rows = self.storage.log().entries(self.group, start, end, bytes_max)?;
+        if let Some(pair) = rows.windows(2).find(|pair| pair[1].0 != pair[0].0 + 1) {
+            return Err(self.damaged(pair[0].0 + 1, "it is missing"));
         }
-        let limit = usize::try_from(end - start).unwrap_or(usize::MAX);
-        let rows =
-            self.storage.kv().range(&self.trees.log, &start.to_be_bytes(), &end.to_be_bytes(), limit, bytes_max)?;
-        let entries: Vec<Entry> = rows.iter().map(|(key, value)| self.decode(key, value)).collect::<Result<_, _>>()?;
+        let entries: Vec<Entry> =
+            rows.iter().map(|(index, bytes)| self.decode(*index, bytes)).collect::<Result<_, _>>()?;
         // The log that a restart found is read once, to be applied again.
         if self.synced.0.load(Ordering::Acquire) == 0 {
             let mut sizes = self.sizes.0.lock();
             entries
                 .iter()
                 .zip(&rows)
-                .for_each(|(entry, (_, value))| sizes.record_older(entry.log_id.index, value.len()));
+                .for_each(|(entry, (_, bytes))| sizes.record_older(entry.log_id.index, bytes.len()));
         }
         let mut read = LogRead { is_at_start: self.synced.0.load(Ordering::Acquire) == 0, entries };
         failpoint(Failpoint::LogRead, &mut read);
@@ -297,18 +290,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         self.known_vote.set(*vote);
-        let mut batch = KvBatch::new();
-        put_meta(&mut batch, &self.trees, VOTE, *vote);
+        let batch = self.value_batch(VOTE, *vote);
         // That the candidate of a vote has won is news, not a promise: the vote itself was synced when it was given,
         // and whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
         let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
-            let applied = self.fault.record_fault(self.storage.kv().apply(batch));
+            let applied = self.fault.record_fault(self.storage.log().apply(batch));
             return applied.map_err(|error| StorageIoError::write_vote(&error).into());
         }
         let began = tokio::time::Instant::now();
         let saved = async {
-            self.storage.write(batch).await?;
+            self.storage.append(batch).await?;
             let synced = began.elapsed();
             self.mark.voted(Term(vote.leader_id.term), vote.leader_id.voted_for).await?;
             tracing::debug!(%vote, ?synced, marked = ?began.elapsed(), "a vote was saved");
@@ -325,16 +317,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let mut batch = KvBatch::new();
-        put_meta(&mut batch, &self.trees, COMMITTED, committed);
-        self.fault.record_fault(self.storage.kv().apply(batch)).map_err(write_error)?;
+        let batch = self.value_batch(COMMITTED, committed);
+        self.fault.record_fault(self.storage.log().apply(batch)).map_err(write_error)?;
         self.committed.fetch_max(committed.map_or(0, |committed| committed.index), Ordering::AcqRel);
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        let committed: Option<Option<LogId>> = read_meta(&self.storage, &self.trees, COMMITTED).map_err(read_error)?;
-        // Written without a sync, so after a power loss it may be newer than the log that it points into.
+        let committed: Option<Option<LogId>> = self.value(COMMITTED).map_err(read_error)?;
+        // The log that it points into may have been cut behind it.
         let last = self.last().map_err(read_error)?;
         Ok(committed.flatten().min(last))
     }
@@ -346,15 +337,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let is_early = self.own_sync.begin(&self.known_vote.get(), &entries);
-        let mut batch = KvBatch::new();
-        let mut last = 0;
-        let mut written = Vec::with_capacity(entries.len());
-        for entry in entries {
-            last = entry.log_id.index;
-            let record = wire::encode_record(&LogRecord(entry));
-            written.push((last, record.len()));
-            batch.put(&self.trees.log, last.to_be_bytes(), record);
-        }
+        // They follow each other: openraft's contract.
+        let index = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.log_id.index);
+        let (first, last) = (index(entries.first()), index(entries.last()));
+        let records: Vec<Vec<u8>> = entries.into_iter().map(|entry| wire::encode_record(&LogRecord(entry))).collect();
+        let written: Vec<usize> = records.iter().map(Vec::len).collect();
+        let mut batch = LogBatch::of(self.group);
+        batch.append(first, records);
         let (synced, own_sync, fault) = (self.synced.clone(), self.own_sync.clone(), self.fault.clone());
         let (now, later) = if is_early { (Some(callback), None) } else { (None, Some(callback)) };
         let done = move |result: Result<(), DiskError>| {
@@ -369,12 +358,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 callback.log_io_completed(result.map_err(io::Error::other));
             }
         };
-        self.fault.record_fault(self.storage.write_then(batch, done)).map_err(write_error)?;
+        self.fault.record_fault(self.storage.append_then(batch, done)).map_err(write_error)?;
         if let Some(callback) = now {
             callback.log_io_completed(Ok(()));
         }
         let mut sizes = self.sizes.0.lock();
-        written.into_iter().for_each(|(index, bytes)| sizes.record_entry(index, bytes));
+        (first..).zip(written).for_each(|(index, bytes)| sizes.record_entry(index, bytes));
         if sizes.bytes() >= LOG_BYTES_MAX {
             self.sizes.1.notify_one();
         }
@@ -382,28 +371,27 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let mut batch = KvBatch::new();
-        batch.delete_range(&self.trees.log, log_id.index.to_be_bytes(), u64::MAX.to_be_bytes());
+        let mut batch = LogBatch::of(self.group);
+        batch.truncate(log_id.index);
         let kept = log_id.index.saturating_sub(1);
         self.synced.0.fetch_min(kept, Ordering::AcqRel);
         self.sizes.0.lock().truncate(log_id.index);
         self.own_sync.truncate(log_id.index);
         let truncated = async {
             self.mark.truncating(LogIndex(kept)).await?;
-            self.storage.write(batch).await
+            self.storage.append(batch).await
         };
         self.fault.record_fault(truncated.await).map_err(write_error)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let mut batch = KvBatch::new();
-        put_meta(&mut batch, &self.trees, PURGED, log_id);
-        batch.delete_range(&self.trees.log, 0u64.to_be_bytes(), (log_id.index + 1).to_be_bytes());
+        let mut batch = self.value_batch(PURGED, log_id);
+        batch.purge(log_id.index);
         self.sizes.0.lock().purge(log_id.index);
         if log_id.index > self.synced.0.load(Ordering::Acquire) {
             self.own_sync.replace();
         }
         // Not synced: after a crash the entries may be there again, which is harmless.
-        self.fault.record_fault(self.storage.kv().apply(batch)).map_err(write_error)
+        self.fault.record_fault(self.storage.log().apply(batch)).map_err(write_error)
     }
 }

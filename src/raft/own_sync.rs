@@ -10,7 +10,7 @@
 //! members is synced first as well.
 //!
 //! What a primary had not synced when it lost power or the lead is what it never had: its next vote, and whatever it
-//! appends as another's backup, is synced after it, by the order of the record store.
+//! appends as another's backup, is synced after it, by the order of the log.
 
 use std::sync::Arc;
 

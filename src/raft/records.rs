@@ -1,23 +1,31 @@
 //! Records of groups: which quorums this node is a member of, as its disk has it, and whether the disk still has all
 //! that the member promised.
+//!
+//! A group is there while its record is. The record is written before anything of its log, and deleted before its log
+//! is: a log without a record is left over, and goes at the next start ([`drop_leftovers`]).
 
 use openraft::LogIdOptionExt;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::certificate::Founding;
-use quorate_protocols::ids::{MemberId, PeerId, QuorumId};
+use quorate_protocols::ids::{LogIndex, MemberId, PeerId, QuorumId};
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::quorum::{Invitation, Voters};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
-use super::log_store::{LastFault, LogStore, Trees};
+use super::log_store::{LastFault, LogStore};
 use super::own_sync::OwnSync;
 use super::rollback_guard::{self, RollbackGuard};
-use crate::seams::{DiskError, KvBatch};
+use super::snapshot::{SnapshotStore, Trees};
+use crate::seams::{DiskError, KvBatch, LogBatch};
 use crate::storage::Storage;
 
 /// The tree that says which groups there are: quorum id → [`GroupRecord`].
 const RECORDS: &str = "quorums";
+
+/// The tree that says up to where each log is marked: quorum id → index, big-endian. The mark is a file, and the log is
+/// not in the record store: this is how a record store that came back older is told from one that did not.
+const MARKED: &str = "quorums.marked";
 
 /// What a member keeps about its group from the founding on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,22 +79,84 @@ pub async fn write_record(storage: &Storage, quorum: QuorumId, record: &GroupRec
     storage.write(batch).await
 }
 
-/// Deletes everything that a group keeps in the record store.
-pub async fn erase(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError> {
-    let mut batch = Trees::of(quorum).drop_all();
-    batch.delete(RECORDS, quorum.0);
+/// Before the mark of a group's log moves up to `last`. It never goes back: a log that is being cut has a lower end than
+/// its mark for a moment.
+pub async fn write_marked(storage: &Storage, quorum: QuorumId, last: LogIndex) -> Result<(), DiskError> {
+    let last = last.max(read_marked(storage, quorum)?);
+    let mut batch = KvBatch::new();
+    batch.put(MARKED, quorum.0, last.0.to_be_bytes());
     storage.write(batch).await
 }
 
-/// Whether the store came back older than what the member had promised.
+fn read_marked(storage: &Storage, quorum: QuorumId) -> Result<LogIndex, DiskError> {
+    let Some(row) = storage.kv().get(MARKED, &quorum.0)? else { return Ok(LogIndex(0)) };
+    let index = <[u8; 8]>::try_from(row).map_err(|row| DiskError::Damaged {
+        place: MARKED.to_owned(),
+        reason: format!("a value of {} bytes", row.len()),
+    })?;
+    Ok(LogIndex(u64::from_be_bytes(index)))
+}
+
+/// Deletes everything that a group keeps.
+pub async fn erase(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError> {
+    let mut batch = Trees::of(quorum).drop_all();
+    batch.delete(RECORDS, quorum.0).delete(MARKED, quorum.0);
+    storage.write(batch).await?;
+    drop_log(storage, quorum).await
+}
+
+async fn drop_log(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError> {
+    let mut batch = LogBatch::of(quorum);
+    batch.drop_group();
+    storage.append(batch).await
+}
+
+/// Deletes the logs of groups that were left, or never came to be: the process ended in between.
+pub async fn drop_leftovers(storage: &Storage, records: &[(QuorumId, GroupRecord)]) -> Result<(), DiskError> {
+    for quorum in storage.log().groups()? {
+        if !records.iter().any(|(known, _)| *known == quorum) {
+            drop_log(storage, quorum).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the folder of a build that kept logs in the record store: taken for a disk that forgot, its members would
+/// leave their quorums.
+pub fn check_format(storage: &Storage) -> Result<(), DiskError> {
+    let is_old = |tree: &String| -> Result<bool, DiskError> {
+        let of_group = tree.starts_with("raft.") && tree.ends_with(".meta");
+        Ok(of_group && storage.kv().get(tree, b"vote")?.is_some())
+    };
+    for tree in storage.kv().trees()? {
+        if is_old(&tree)? {
+            return Err(DiskError::Io {
+                what: "opening the quorums",
+                place: "the record store".to_owned(),
+                reason:
+                    "an older build of quorate wrote this data folder, with the logs of quorums among its records; \
+                         go on with that build, or give this one an empty folder"
+                        .to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of the stores came back older than what the member had promised, or than the other.
 pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> Result<bool, DiskError> {
     let files = storage.files();
     let Some(kept) = rollback_guard::read(&*files, quorum)?.filter(|mark| mark.member == member) else {
         return Ok(false);
     };
     let keeper = RollbackGuard::new(files, quorum, member, Some(kept));
-    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, OwnSync::new(None), LastFault::default());
+    let store = LogStore::new(storage.clone(), quorum, keeper, OwnSync::new(None), LastFault::default());
     let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
     let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
-    Ok(forgot_vote || kept.last.0 > store.last()?.index().unwrap_or(0))
+    let forgot_log = kept.last.0 > store.last()?.index().unwrap_or(0);
+    // The log begins behind a snapshot, which is in the other store.
+    let snapshot = SnapshotStore::new(storage.clone(), quorum).current()?.and_then(|(meta, _)| meta.last_log_id);
+    let forgot_snapshot = store.purged()? > snapshot;
+    let forgot_records = kept.last > read_marked(storage, quorum)?;
+    Ok(forgot_vote || forgot_log || forgot_snapshot || forgot_records)
 }

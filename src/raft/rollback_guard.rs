@@ -1,10 +1,11 @@
-//! The guard against rollback: what a member promised, marked outside the record store.
+//! The guard against rollback: what a member promised, marked outside the log and the record store.
 //!
 //! A member that forgets a vote or an entry it acknowledged can make its quorum lose an acknowledged command. If the
-//! record store comes back older than it was (a wiped or restored disk), only something outside it can tell. So each
-//! group keeps a small synced file with its vote and, at most every [`INDEX_INTERVAL`], the end of its log; and one
-//! file lists the groups. A store that recovers *behind* a mark has lost its disk: it must not act as the member it
-//! was. Its node takes a new incarnation, and the primary takes the new member in as a learner.
+//! log or the record store comes back older than it was (a wiped or restored disk), only something outside it can tell.
+//! So each group keeps a small synced file with its vote and, at most every [`INDEX_INTERVAL`], the end of its log,
+//! which the record store has been told before; and one file lists the groups. A store that recovers *behind* a mark
+//! has lost its disk: the node must not act as the member it was. It takes a new incarnation, and the primary takes the
+//! new member in as a learner.
 //!
 //! A mark is written after the record it tells of is synced, so an ordinary crash leaves the store at or ahead of its
 //! mark; before a log is truncated the mark is lowered first, for the same reason. Loss younger than the mark (under

@@ -4,23 +4,53 @@
 //! chunks as they were. So a chunk is kept once, a member that has an older snapshot fetches only what changed, and a
 //! transfer that broke goes on where it stopped.
 //!
+//! Trees of a group: `raft.<quorum>.meta` (the current snapshot's record) and `raft.<quorum>.chunks` (digest → chunk).
+//!
 //! A chunk from a peer is checked against its name before it is kept, and again when it is read. Chunks that the
 //! current snapshot does not name are deleted when it becomes current, and when another one is about to be fetched.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quorate_protocols::ids::{Digest, LogIndex};
+use quorate_protocols::ids::{Digest, LogIndex, QuorumId};
 use quorate_protocols::quorum::limits::SNAPSHOT_CHUNK_BYTES;
 use quorate_protocols::quorum::{QuorumState, SnapshotView};
+use quorate_protocols::wire::{self, Record};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::log_store::{Trees, put_meta, read_meta};
 use super::types::{SnapshotList, SnapshotMeta};
 use crate::seams::{DiskError, KvBatch};
 use crate::storage::Storage;
 
 const SNAPSHOT: &[u8] = b"snapshot";
+
+/// What the current snapshot is.
+#[derive(Serialize, Deserialize)]
+struct CurrentSnapshot((SnapshotMeta, SnapshotList));
+
+impl Record for CurrentSnapshot {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+/// Names of the trees of one group.
+#[derive(Clone, Debug)]
+pub struct Trees {
+    meta: Arc<str>,
+    pub chunks: Arc<str>,
+}
+
+impl Trees {
+    pub fn of(quorum: QuorumId) -> Self {
+        Self { meta: format!("raft.{quorum}.meta").into(), chunks: format!("raft.{quorum}.chunks").into() }
+    }
+    pub fn drop_all(&self) -> KvBatch {
+        let mut batch = KvBatch::new();
+        batch.drop_tree(&self.chunks).drop_tree(&self.meta);
+        batch
+    }
+}
 
 pub fn name_of(bytes: &[u8]) -> Digest {
     Digest(*blake3::hash(bytes).as_bytes())
@@ -36,12 +66,16 @@ pub struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    pub fn new(storage: Storage, trees: Trees) -> Self {
-        Self { storage, trees, building: Arc::default() }
+    pub fn new(storage: Storage, group: QuorumId) -> Self {
+        Self { storage, trees: Trees::of(group), building: Arc::default() }
     }
 
     pub fn current(&self) -> Result<Option<(SnapshotMeta, SnapshotList)>, DiskError> {
-        read_meta(&self.storage, &self.trees, SNAPSHOT)
+        let Some(bytes) = self.storage.kv().get(&self.trees.meta, SNAPSHOT)? else { return Ok(None) };
+        let current = wire::decode_record::<CurrentSnapshot>(&bytes);
+        current
+            .map(|current| Some(current.0))
+            .map_err(|error| DiskError::Damaged { place: self.trees.meta.to_string(), reason: error.to_string() })
     }
 
     pub fn chunk(&self, name: Digest) -> Result<Option<Vec<u8>>, DiskError> {
@@ -111,7 +145,8 @@ impl SnapshotStore {
             return Ok(());
         }
         let mut batch = KvBatch::new();
-        put_meta(&mut batch, &self.trees, SNAPSHOT, (meta.clone(), list.clone()));
+        let current = CurrentSnapshot((meta.clone(), list.clone()));
+        batch.put(&self.trees.meta, SNAPSHOT, wire::encode_record(&current));
         self.storage.write(batch).await?;
         self.delete_unnamed(&list.chunks.iter().collect())
     }

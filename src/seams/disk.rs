@@ -1,4 +1,4 @@
-//! The disk as a node needs it: small keyed records with an honest sync, and piece files.
+//! The disk as a node needs it: small keyed records with an honest sync, piece files, and the log of its raft groups.
 //!
 //! The binary uses sled and ordinary files (the node's `storage`); the simulator uses models that lose or tear what was
 //! not synced. An acknowledgement may follow only a `sync` that returned `Ok`.
@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::PieceHash;
 use quorate_protocols::units::ByteSize;
+
+use super::LogEngine;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
@@ -147,5 +149,6 @@ pub fn check_small_name(name: &str) -> Result<(), DiskError> {
 #[derive(Clone)]
 pub struct Disk {
     pub kv: Arc<dyn Kv>,
+    pub log: Arc<dyn LogEngine>,
     pub files: Arc<dyn Files>,
 }

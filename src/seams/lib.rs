@@ -12,6 +12,7 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod failpoints;
+pub mod log_engine;
 pub mod net;
 pub mod reservation;
 pub mod tasks;
@@ -22,6 +23,7 @@ pub use clock::Clock;
 pub use disk::{Disk, DiskError, Files, Kv, KvBatch};
 pub use entropy::Entropy;
 pub use failpoints::{Failpoint, Failpoints, failpoint};
+pub use log_engine::{LogBatch, LogEngine, LogOp};
 pub use net::{
     Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
     request_again,

@@ -1,36 +1,157 @@
-//! Group commit: one sync for all writes that wait for one.
+//! Group commit of one store: one sync for all writes that wait for one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Permit};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Done;
 use super::metrics::Counters;
-use crate::seams::{DiskError, Kv, run_blocking};
+use super::{Done, TICKETS_MAX};
+use crate::seams::{DiskError, Failpoint, Kv, LogEngine, TaskGroup, failpoint, run_blocking};
 
 /// Most tickets that one sync serves. More than a node's callers have open at once; it bounds one turn of the loop.
 const TICKETS_PER_SYNC_MAX: usize = 4096;
 
-/// A write that was applied and waits for a sync.
-pub(super) struct Ticket {
-    pub(super) done: Done,
+/// What is synced.
+#[derive(Clone)]
+pub(super) enum Store {
+    Records(Arc<dyn Kv>),
+    Log(Arc<dyn LogEngine>),
 }
 
-pub(super) struct Actor {
-    pub(super) kv: Arc<dyn Kv>,
-    pub(super) tickets: mpsc::Receiver<Ticket>,
-    pub(super) fatal: watch::Sender<Option<DiskError>>,
+impl Store {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Records(_) => "record store",
+            Self::Log(_) => "log",
+        }
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        match self {
+            Self::Records(kv) => kv.sync(),
+            Self::Log(log) => log.sync(),
+        }
+    }
+    fn sync_delay(&self) -> Duration {
+        match self {
+            Self::Records(kv) => kv.sync_delay(),
+            Self::Log(log) => log.sync_delay(),
+        }
+    }
+}
+
+/// A write that was applied and waits for a sync.
+struct Ticket {
+    done: Done,
+}
+
+/// The writers' side. Cloneable; all clones share one sync.
+#[derive(Clone)]
+pub(super) struct GroupCommit {
+    store: Store,
+    tickets: mpsc::Sender<Ticket>,
+    fatal: watch::Receiver<Option<DiskError>>,
     pub(super) counters: Arc<Counters>,
-    pub(super) shutdown: CancellationToken,
+}
+
+impl GroupCommit {
+    /// Starts the syncing actor in the caller's task group. A sync that fails is told through `fatal`, and nothing is
+    /// written once anybody has told one there.
+    pub(super) fn start(store: Store, fatal: watch::Sender<Option<DiskError>>) -> Self {
+        let tasks = TaskGroup::current();
+        let (tickets, receiver) = mpsc::channel(TICKETS_MAX);
+        let counters = Arc::new(Counters::default());
+        let told = fatal.subscribe();
+        let actor = Actor {
+            store: store.clone(),
+            tickets: receiver,
+            fatal,
+            counters: counters.clone(),
+            shutdown: tasks.shutdown_token(),
+            compacts: true,
+        };
+        drop(tasks.spawn(actor.run()));
+        Self { store, tickets, fatal: told, counters }
+    }
+
+    /// Applies a write and returns when it would survive a power loss.
+    pub(super) async fn write(&self, apply: impl FnOnce() -> Result<(), DiskError>) -> Result<(), DiskError> {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let permit = match self.tickets.try_reserve() {
+            Ok(permit) => Some(permit),
+            Err(TrySendError::Full(())) => self.tickets.reserve().await.ok(),
+            Err(TrySendError::Closed(())) => None,
+        };
+        self.apply(apply, permit, Box::new(move |result| drop(send.send(result))))?;
+        receive.await.unwrap_or_else(|_| {
+            Err(DiskError::Io { what: "sync", place: "store".into(), reason: "the storage actor stopped".into() })
+        })
+    }
+
+    /// Applies a write and calls `done` when it would survive a power loss or never will; or refuses, and does neither.
+    pub(super) fn write_then(
+        &self,
+        apply: impl FnOnce() -> Result<(), DiskError>,
+        done: Done,
+    ) -> Result<(), DiskError> {
+        let permit = match self.tickets.try_reserve() {
+            Ok(permit) => Some(permit),
+            Err(TrySendError::Full(())) => {
+                let reason = format!("{TICKETS_MAX} writes wait for a sync already");
+                return Err(DiskError::Io { what: "queueing a write", place: self.store.name().into(), reason });
+            }
+            Err(TrySendError::Closed(())) => None,
+        };
+        self.apply(apply, permit, done)
+    }
+
+    /// Applies the write and queues its ticket. Without a place in the queue the actor has closed with the node: those
+    /// who close after it sync for themselves.
+    fn apply(
+        &self,
+        apply: impl FnOnce() -> Result<(), DiskError>,
+        permit: Option<Permit<'_, Ticket>>,
+        mut done: Done,
+    ) -> Result<(), DiskError> {
+        if let Some(error) = &*self.fatal.borrow() {
+            return Err(error.clone());
+        }
+        apply()?;
+        self.counters.wrote();
+        failpoint(Failpoint::WriteApplied, &mut done);
+        match permit {
+            Some(permit) => permit.send(Ticket { done }),
+            None => {
+                let began = Instant::now();
+                let result = self.store.sync();
+                self.counters.synced(1, began.elapsed(), result.is_ok());
+                done(result);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Actor {
+    store: Store,
+    tickets: mpsc::Receiver<Ticket>,
+    fatal: watch::Sender<Option<DiskError>>,
+    counters: Arc<Counters>,
+    shutdown: CancellationToken,
+    /// Until a compaction fails.
+    compacts: bool,
 }
 
 impl Actor {
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut waiting = Vec::new();
         while self.next_tickets(&mut waiting).await {
             self.sync(std::mem::take(&mut waiting)).await;
+            self.compact().await;
         }
     }
 
@@ -52,21 +173,39 @@ impl Actor {
         let result = match failed {
             Some(error) => Err(error),
             None => {
-                let delay = self.kv.sync_delay();
+                let delay = self.store.sync_delay();
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
-                let kv = self.kv.clone();
-                run_blocking(move || kv.sync()).await
+                let store = self.store.clone();
+                run_blocking(move || store.sync()).await
             }
         };
         self.counters.synced(waiting.len() as u64, started.elapsed(), result.is_ok());
         if let Err(error) = &result {
-            tracing::error!(%error, "the record store cannot be synced: nothing more is acknowledged");
+            let store = self.store.name();
+            tracing::error!(%error, "the {store} cannot be synced: nothing more is acknowledged");
             self.fatal.send_if_modified(|fatal| fatal.is_none().then(|| *fatal = Some(error.clone())).is_some());
         }
         for ticket in waiting {
             (ticket.done)(result.clone());
+        }
+    }
+
+    /// Gives room back while nobody waits, and some of it in any case: who waited has been answered.
+    async fn compact(&mut self) {
+        let Store::Log(log) = &self.store else { return };
+        while self.compacts && log.wants_compaction() {
+            let step = log.clone();
+            match run_blocking(move || step.compact()).await {
+                Ok(true) if self.tickets.is_empty() => (),
+                // What it writes anew needs room, too: there is some once something else was deleted.
+                Ok(_) | Err(DiskError::Full { .. }) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the log cannot be compacted: it grows until the node is restarted");
+                    self.compacts = false;
+                }
+            }
         }
     }
 }

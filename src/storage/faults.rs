@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_protocols::ids::PieceHash;
+use quorate_protocols::ids::{PieceHash, QuorumId};
 
-use crate::seams::{Disk, DiskError, Files, Kv, KvBatch};
+use crate::seams::log_engine::LogEntry;
+use crate::seams::{Disk, DiskError, Files, Kv, KvBatch, LogBatch, LogEngine};
 
 /// What the tester has switched on. Cloneable; all clones are one set of switches.
 #[derive(Clone, Default)]
@@ -31,8 +32,9 @@ impl DiskFaults {
     pub fn wrap(disk: Disk) -> (Disk, Self) {
         let faults = Self::default();
         let kv = Arc::new(FaultyKv { below: disk.kv, faults: faults.clone() });
+        let log = Arc::new(FaultyLog { below: disk.log, faults: faults.clone() });
         let files = Arc::new(FaultyFiles { below: disk.files, faults: faults.clone() });
-        (Disk { kv, files }, faults)
+        (Disk { kv, log, files }, faults)
     }
 
     /// Refuses everything that adds bytes, as a disk without room does. Reading and deleting go on.
@@ -40,7 +42,7 @@ impl DiskFaults {
         self.switches.is_full.store(is_full, Ordering::Relaxed);
     }
 
-    /// Makes every sync of records take this much longer.
+    /// Makes every sync of records and of the log take this much longer.
     pub fn set_sync_delay(&self, delay: Duration) {
         self.switches.sync_delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
     }
@@ -48,6 +50,10 @@ impl DiskFaults {
     /// Flips one bit in every piece that is read; what is on the disk stays as it is.
     pub fn set_flip_bits(&self, flips: bool) {
         self.switches.flips_bits.store(flips, Ordering::Relaxed);
+    }
+
+    fn sync_delay(&self) -> Duration {
+        Duration::from_millis(self.switches.sync_delay_ms.load(Ordering::Relaxed))
     }
 
     fn require_room(&self, place: &str, needed: usize) -> Result<(), DiskError> {
@@ -94,7 +100,46 @@ impl Kv for FaultyKv {
         self.below.sync()
     }
     fn sync_delay(&self) -> Duration {
-        Duration::from_millis(self.faults.switches.sync_delay_ms.load(Ordering::Relaxed))
+        self.faults.sync_delay()
+    }
+}
+
+struct FaultyLog {
+    below: Arc<dyn LogEngine>,
+    faults: DiskFaults,
+}
+
+impl LogEngine for FaultyLog {
+    fn entries(&self, group: QuorumId, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, DiskError> {
+        self.below.entries(group, from, to, bytes_max)
+    }
+    fn last(&self, group: QuorumId) -> Result<Option<LogEntry>, DiskError> {
+        self.below.last(group)
+    }
+    fn get(&self, group: QuorumId, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.below.get(group, key)
+    }
+    fn groups(&self) -> Result<Vec<QuorumId>, DiskError> {
+        self.below.groups()
+    }
+    fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
+        let added = batch.bytes_added();
+        if added > 0 {
+            self.faults.require_room("the log", added)?;
+        }
+        self.below.apply(batch)
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        self.below.sync()
+    }
+    fn wants_compaction(&self) -> bool {
+        self.below.wants_compaction()
+    }
+    fn compact(&self) -> Result<bool, DiskError> {
+        self.below.compact()
+    }
+    fn sync_delay(&self) -> Duration {
+        self.faults.sync_delay()
     }
 }
 

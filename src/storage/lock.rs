@@ -1,4 +1,4 @@
-//! One process per data folder: a lock that lives as long as either half of the disk does. The kernel releases it when
+//! One process per data folder: a lock that lives as long as any part of the disk does. The kernel releases it when
 //! the process ends, however it ends, so a kill leaves nothing to clean up. The file names the process that holds it.
 
 use std::fs::{self, File, OpenOptions};
@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_protocols::ids::PieceHash;
+use quorate_protocols::ids::{PieceHash, QuorumId};
 
 use super::io_error;
-use crate::seams::{DiskError, Files, Kv, KvBatch};
+use crate::seams::log_engine::LogEntry;
+use crate::seams::{DiskError, Files, Kv, KvBatch, LogBatch, LogEngine};
 
 /// Most that is read of the process id in another's lock file.
 const PID_BYTES_MAX: u64 = 32;
@@ -57,7 +58,7 @@ impl FolderLock {
     }
 }
 
-/// A half of the disk that keeps the folder locked.
+/// A part of the disk that keeps the folder locked.
 pub(super) struct Locked<T> {
     below: T,
     _lock: Arc<FolderLock>,
@@ -94,6 +95,33 @@ impl<T: Kv> Kv for Locked<T> {
     }
     fn sync(&self) -> Result<(), DiskError> {
         self.below.sync()
+    }
+}
+
+impl<T: LogEngine> LogEngine for Locked<T> {
+    fn entries(&self, group: QuorumId, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, DiskError> {
+        self.below.entries(group, from, to, bytes_max)
+    }
+    fn last(&self, group: QuorumId) -> Result<Option<LogEntry>, DiskError> {
+        self.below.last(group)
+    }
+    fn get(&self, group: QuorumId, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.below.get(group, key)
+    }
+    fn groups(&self) -> Result<Vec<QuorumId>, DiskError> {
+        self.below.groups()
+    }
+    fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
+        self.below.apply(batch)
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        self.below.sync()
+    }
+    fn wants_compaction(&self) -> bool {
+        self.below.wants_compaction()
+    }
+    fn compact(&self) -> Result<bool, DiskError> {
+        self.below.compact()
     }
 }
 

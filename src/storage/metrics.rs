@@ -1,4 +1,5 @@
-//! Counters of the storage actor.
+//! Counters of the storage actors.
+
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -13,14 +14,14 @@ use tokio::time::Instant;
 /// Seconds of a sync: a fast disk's to a stuck one's.
 const SYNC_SECONDS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1., 5.];
 
-/// What one [`super::Storage`] counts. Clones count together.
+/// What one [`super::Storage`] counts of one of its stores. Clones count together.
 #[derive(Clone)]
-pub struct StorageMetrics {
-    /// Batches applied through `write` and `write_then`.
-    pub writes: Counter,
+pub(super) struct StorageMetrics {
+    /// Batches applied through [`super::Storage`].
+    pub(super) writes: Counter,
     /// Writes that wait for a sync now.
-    pub waiting: Gauge,
-    pub syncs_failed: Counter,
+    pub(super) waiting: Gauge,
+    pub(super) syncs_failed: Counter,
     /// Of syncs that succeeded.
     sync_seconds: Histogram,
     /// What group commit saves.
@@ -40,17 +41,21 @@ impl Default for StorageMetrics {
 }
 
 impl StorageMetrics {
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("quorate_storage");
-        registry.register("writes", "Batches written to the record store", self.writes.clone());
-        registry.register("writes_waiting", "Writes that wait for a sync", self.waiting.clone());
+    pub(super) fn register(&self, registry: &mut Registry, prefix: &str, store: &str) {
+        let registry = registry.sub_registry_with_prefix(prefix);
+        registry.register("writes", format!("Batches written to {store}"), self.writes.clone());
+        registry.register("writes_waiting", format!("Writes that wait for a sync of {store}"), self.waiting.clone());
         registry.register(
             "syncs_failed",
-            "Syncs that failed: the node stops after the first",
+            format!("Syncs of {store} that failed: the node stops after the first"),
             self.syncs_failed.clone(),
         );
-        registry.register("sync_seconds", "Time of a sync of the record store", self.sync_seconds.clone());
-        registry.register("writes_per_sync", "Writes that one sync made durable", self.writes_per_sync.clone());
+        registry.register("sync_seconds", format!("Time of a sync of {store}"), self.sync_seconds.clone());
+        registry.register(
+            "writes_per_sync",
+            format!("Writes that one sync of {store} made durable"),
+            self.writes_per_sync.clone(),
+        );
     }
 }
 

@@ -1,12 +1,14 @@
-//! The node's disk: sled and piece files behind the disk seam, and the actor that makes one sync serve many writers.
+//! The node's disk: sled, the log of its raft groups and piece files behind the disk seam, and the actors that make one
+//! sync serve many writers.
 //!
 //! [`Storage`] is what the node's actors hold. A write is applied at once, in the caller's order, and visible to
-//! readers; a ticket for it joins the queue of one actor, which takes every ticket that waits, syncs the record store
-//! once, and completes them all. While a sync runs the next tickets gather, so the busier the node, the more writes
+//! readers; a ticket for it joins the queue of its store's actor, which takes every ticket that waits, syncs the store
+//! once, and completes them all. The record store and the log have an actor each: a log entry waits for no record, and
+//! nothing follows from the order of two writes to different stores unless the first was waited for. While a sync runs the next tickets gather, so the busier the node, the more writes
 //! share a sync: this is what lets hundreds of quorums share one disk. **An acknowledgement follows a sync, never the
 //! apply.**
 //!
-//! At most [`TICKETS_MAX`] tickets wait. That is more than the node's callers have at once, since `write` holds its
+//! At most [`TICKETS_MAX`] tickets wait for each. That is more than the node's callers have at once, since `write` holds its
 //! caller until it is done and `write_then` is for a caller that has at most one write under way (a quorum's log
 //! appends one entry at a time). Should they be more, `write` waits for room and `write_then` refuses; neither has
 //! applied anything then. A ticket is some hundred bytes and holds no data; the data is in the record store already.
@@ -20,6 +22,7 @@ mod dir_files;
 pub mod faults;
 mod lock;
 mod metrics;
+mod segment_log;
 mod sled_kv;
 #[cfg(test)]
 pub(crate) mod test_machine;
@@ -31,63 +34,57 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::Permit;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
-use crate::seams::{Disk, DiskError, Failpoint, Files, Kv, KvBatch, TaskGroup, failpoint};
-use actor::{Actor, Ticket};
+use crate::seams::{Disk, DiskError, Files, Kv, KvBatch, LogBatch, LogEngine};
+use actor::{GroupCommit, Store};
 use lock::{FolderLock, Locked};
-use metrics::Counters;
 
 pub use dir_files::DirFiles;
-pub use metrics::StorageMetrics;
+pub use segment_log::SegmentLog;
 pub use sled_kv::SledKv;
 
 /// Writes that may wait for a sync: four for each quorum that a node can be a member of, which has one under way.
 pub const TICKETS_MAX: usize = 16 * 1024;
 
 /// Opens the disk of a node in its data folder, and keeps other processes out of it for as long as the disk is used.
-/// Blocks, for as long as sled takes to read its log.
+/// Blocks, for as long as it takes to read the log, and sled its own.
 pub fn open(folder: &Path) -> Result<Disk, DiskError> {
     let lock = Arc::new(FolderLock::acquire(folder)?);
     let kv = Locked::new(SledKv::open(&folder.join("records"))?, lock.clone());
+    let log = Locked::new(SegmentLog::open(&folder.join("log"))?, lock.clone());
     let files = Locked::new(DirFiles::open(folder)?, lock);
-    Ok(Disk { kv: Arc::new(kv), files: Arc::new(files) })
+    Ok(Disk { kv: Arc::new(kv), log: Arc::new(log), files: Arc::new(files) })
 }
 
 /// What is called with the outcome of a write.
 pub type Done = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
 
-/// Group commit over the record store. Cloneable; all clones share one sync.
+/// Group commit over the record store and the log. Cloneable; all clones share one sync of each.
 #[derive(Clone)]
 pub struct Storage {
     disk: Disk,
-    tickets: mpsc::Sender<Ticket>,
+    records: GroupCommit,
+    log: GroupCommit,
     fatal: watch::Receiver<Option<DiskError>>,
-    counters: Arc<Counters>,
 }
 
 impl Storage {
-    /// Starts the syncing actor in the caller's task group.
+    /// Starts the syncing actors in the caller's task group.
     pub fn start(disk: Disk) -> Self {
-        let tasks = TaskGroup::current();
-        let (tickets, receiver) = mpsc::channel(TICKETS_MAX);
-        let (fatal_sender, fatal) = watch::channel(None);
-        let counters = Arc::new(Counters::default());
-        let actor = Actor {
-            kv: disk.kv.clone(),
-            tickets: receiver,
-            fatal: fatal_sender,
-            counters: counters.clone(),
-            shutdown: tasks.shutdown_token(),
-        };
-        drop(tasks.spawn(actor.run()));
-        Self { disk, tickets, fatal, counters }
+        let (failed, fatal) = watch::channel(None);
+        let records = GroupCommit::start(Store::Records(disk.kv.clone()), failed.clone());
+        let log = GroupCommit::start(Store::Log(disk.log.clone()), failed);
+        Self { disk, records, log, fatal }
     }
 
     pub fn kv(&self) -> &dyn Kv {
         &*self.disk.kv
+    }
+
+    pub fn log(&self) -> &dyn LogEngine {
+        &*self.disk.log
     }
 
     pub fn files(&self) -> Arc<dyn Files> {
@@ -96,16 +93,7 @@ impl Storage {
 
     /// Applies the batch and returns when it would survive a power loss.
     pub async fn write(&self, batch: KvBatch) -> Result<(), DiskError> {
-        let (send, receive) = tokio::sync::oneshot::channel();
-        let permit = match self.tickets.try_reserve() {
-            Ok(permit) => Some(permit),
-            Err(TrySendError::Full(())) => self.tickets.reserve().await.ok(),
-            Err(TrySendError::Closed(())) => None,
-        };
-        self.apply(batch, permit, Box::new(move |result| drop(send.send(result))))?;
-        receive.await.unwrap_or_else(|_| {
-            Err(DiskError::Io { what: "sync", place: "store".into(), reason: "the storage actor stopped".into() })
-        })
+        self.records.write(|| self.disk.kv.apply(batch)).await
     }
 
     /// Applies the batch, visible to readers when this returns, and calls `done` when it would survive a power loss
@@ -116,51 +104,37 @@ impl Storage {
         batch: KvBatch,
         done: impl FnOnce(Result<(), DiskError>) + Send + 'static,
     ) -> Result<(), DiskError> {
-        let permit = match self.tickets.try_reserve() {
-            Ok(permit) => Some(permit),
-            Err(TrySendError::Full(())) => {
-                let reason = format!("{TICKETS_MAX} writes wait for a sync already");
-                return Err(DiskError::Io { what: "queueing a write", place: "store".into(), reason });
-            }
-            Err(TrySendError::Closed(())) => None,
-        };
-        self.apply(batch, permit, Box::new(done))
+        self.records.write_then(|| self.disk.kv.apply(batch), Box::new(done))
     }
 
-    /// Applies the batch and queues its ticket. Without a place in the queue the actor has closed with the node: those
-    /// who close after it sync for themselves.
-    fn apply(&self, batch: KvBatch, permit: Option<Permit<'_, Ticket>>, mut done: Done) -> Result<(), DiskError> {
-        if let Some(error) = &*self.fatal.borrow() {
-            return Err(error.clone());
-        }
-        self.disk.kv.apply(batch)?;
-        self.counters.wrote();
-        failpoint(Failpoint::WriteApplied, &mut done);
-        match permit {
-            Some(permit) => permit.send(Ticket { done }),
-            None => {
-                let began = tokio::time::Instant::now();
-                let result = self.disk.kv.sync();
-                self.counters.synced(1, began.elapsed(), result.is_ok());
-                done(result);
-            }
-        }
-        Ok(())
+    /// As [`Self::write`], to the log.
+    pub async fn append(&self, batch: LogBatch) -> Result<(), DiskError> {
+        self.log.write(|| self.disk.log.apply(batch)).await
     }
 
-    /// Becomes `Some` when the record store could not be synced: the node must stop.
+    /// As [`Self::write_then`], to the log.
+    pub fn append_then(
+        &self,
+        batch: LogBatch,
+        done: impl FnOnce(Result<(), DiskError>) + Send + 'static,
+    ) -> Result<(), DiskError> {
+        self.log.write_then(|| self.disk.log.apply(batch), Box::new(done))
+    }
+
+    /// Becomes `Some` when a store could not be synced: the node must stop.
     pub fn fatal(&self) -> watch::Receiver<Option<DiskError>> {
         self.fatal.clone()
     }
 
-    /// Until a write is durable: a bound that nearly every sync keeps, as of now. Zero before the first sync.
+    /// Until an entry of a log is durable: a bound that nearly every sync keeps, as of now. Zero before the first sync.
     pub fn sync_latency(&self) -> std::time::Duration {
-        self.counters.sync_latency()
+        self.log.counters.sync_latency()
     }
 
-    /// What it counts, to be registered once.
-    pub fn metrics(&self) -> &StorageMetrics {
-        &self.counters.metrics
+    /// Registers what it counts of each store. Once.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.records.counters.metrics.register(registry, "quorate_storage", "the record store");
+        self.log.counters.metrics.register(registry, "quorate_log", "the log of all quorums");
     }
 }
 

@@ -10,12 +10,12 @@ use crate::seams::Disk;
 
 /// A folder on this machine's disk. Killing the process that holds it open is a copy of what is in it, taken while it
 /// is open: the next life opens the copy.
-pub(crate) struct SledMachine {
+pub(crate) struct FolderMachine {
     folder: TempDir,
     life: u32,
 }
 
-impl SledMachine {
+impl FolderMachine {
     pub(crate) fn new() -> Self {
         Self { folder: TempDir::new().expect("a folder"), life: 0 }
     }
@@ -24,7 +24,7 @@ impl SledMachine {
     }
 }
 
-impl Machine for SledMachine {
+impl Machine for FolderMachine {
     fn open(&mut self) -> Disk {
         super::open(&self.path()).expect("opens")
     }

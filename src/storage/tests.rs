@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::PieceHash;
+use quorate_protocols::ids::{PieceHash, QuorumId};
 use tempfile::TempDir;
 
 use super::faults::DiskFaults;
@@ -22,10 +22,13 @@ fn put(tree: &str, key: &[u8], value: &[u8]) -> KvBatch {
 /// The real disk keeps the contracts that every disk keeps.
 mod suites {
     mod records {
-        quorate_testkit::kv_suite!(crate::storage::test_machine::SledMachine::new());
+        quorate_testkit::kv_suite!(crate::storage::test_machine::FolderMachine::new());
     }
     mod files {
-        quorate_testkit::files_suite!(crate::storage::test_machine::SledMachine::new());
+        quorate_testkit::files_suite!(crate::storage::test_machine::FolderMachine::new());
+    }
+    mod log {
+        quorate_testkit::log_suite!(crate::storage::test_machine::FolderMachine::new());
     }
 }
 
@@ -185,7 +188,8 @@ async fn gated(tasks: &TaskGroup) -> (TempDir, Arc<GatedKv>, Storage) {
     let folder = TempDir::new().expect("folder");
     let kv = Arc::new(GatedKv::default());
     let files = Arc::new(DirFiles::open(folder.path()).expect("opens"));
-    let storage = tasks.scope(async { Storage::start(Disk { kv: kv.clone(), files }) }).await;
+    let log = Arc::new(SegmentLog::open(&folder.path().join("log")).expect("opens"));
+    let storage = tasks.scope(async { Storage::start(Disk { kv: kv.clone(), log, files }) }).await;
     (folder, kv, storage)
 }
 
@@ -214,7 +218,7 @@ async fn waiting_writes_share_one_sync() {
     assert_eq!(kv.applied.load(Ordering::SeqCst), 51, "applied at once");
     assert_eq!(acknowledged.load(Ordering::SeqCst), 0, "acknowledged before any sync");
     let mut registry = Registry::default();
-    storage.metrics().register(&mut registry);
+    storage.register_metrics(&mut registry);
     assert_eq!(value(&registry, "quorate_storage_writes_waiting"), 51.0);
     let held = held_since.elapsed();
     kv.permit(1);
@@ -265,12 +269,45 @@ async fn a_failed_sync_is_final() {
     kv.permit(1);
     let failed = storage.write(put("t", b"k", b"v")).await.expect_err("the sync failed");
     assert_eq!(storage.fatal().borrow().clone(), Some(failed.clone()));
-    assert_eq!((storage.metrics().syncs_failed.get(), storage.metrics().waiting.get()), (1, 0));
+    let mut registry = Registry::default();
+    storage.register_metrics(&mut registry);
+    let measured = |name| value(&registry, &format!("quorate_storage_{name}"));
+    assert_eq!((measured("syncs_failed_total"), measured("writes_waiting")), (1.0, 0.0));
     kv.fails.store(false, Ordering::SeqCst);
     kv.permit(10);
     assert_eq!(storage.write(put("t", b"k", b"v")).await, Err(failed));
     assert_eq!(kv.applied.load(Ordering::SeqCst), 1, "a write after the failure was applied");
     assert_eq!(kv.started.load(Ordering::SeqCst), 1, "the sync was tried again");
+    tasks.close().await;
+}
+
+/// Goal: an entry of a log waits for no record, however long the record store takes; and once either of the two could
+/// not be synced, neither takes anything more.
+#[tokio::test]
+async fn the_log_and_the_records_are_synced_apart_and_end_together() {
+    let tasks = TaskGroup::threaded();
+    let (_folder, kv, storage) = gated(&tasks).await;
+    let group = QuorumId([1; 16]);
+    let entry = |index: u64| {
+        let mut batch = LogBatch::of(group);
+        batch.append(index, vec![b"entry".to_vec()]);
+        batch
+    };
+    let record = tokio::spawn({
+        let storage = storage.clone();
+        async move { storage.write(put("t", b"k", b"v")).await }
+    });
+    while kv.started.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    storage.append(entry(1)).await.expect("synced");
+    assert!(!record.is_finished());
+    kv.fails.store(true, Ordering::SeqCst);
+    kv.permit(1);
+    let failed = record.await.expect("no panic").expect_err("the sync failed");
+    assert_eq!(storage.append(entry(2)).await, Err(failed));
+    let indices = storage.log().entries(group, 0, 9, usize::MAX).expect("readable");
+    assert_eq!(indices, [(1, b"entry".to_vec())], "an entry after the failure was applied");
     tasks.close().await;
 }
 

@@ -73,8 +73,9 @@ async fn a_primary_swaps_a_member_for_an_approved_peer_when_asked() {
     let moved = net.nodes[2].quorum();
     assert!(moved.membership().is_genuine());
     assert!(matches!(noop(&moved).await, Err(QuorumError::NotMember { .. })));
-    let left: Vec<_> = net.nodes[2].disk.copy_records().into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
-    assert!(left.iter().all(|(tree, _)| tree == "quorums.departed"), "{left:?}");
+    let left = net.nodes[2].disk.back_up();
+    assert!(left.trees.keys().all(|tree| tree == "quorums.departed"), "{:?}", left.trees);
+    assert!(left.logs.0.is_empty(), "{:?}", left.logs);
 }
 
 #[tokio::test(start_paused = true)]

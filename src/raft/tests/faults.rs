@@ -1,6 +1,7 @@
 //! Crashes, cuts, and disks that are lost or full.
 
 use quorate_protocols::quorum::limits::LOG_BYTES_MAX;
+use quorate_testkit::disk::Backup;
 use tokio::time::Instant;
 
 use super::*;
@@ -91,13 +92,13 @@ async fn a_primary_whose_disk_forgot_less_than_the_mark_tells_does_not_lead_with
     tokio::time::sleep(2 * crate::raft::rollback_guard::INDEX_INTERVAL).await;
     net.commit(submit(1)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
-    let marked = net.nodes[0].disk.copy_records();
+    let marked = net.nodes[0].disk.back_up();
     for number in 2..6 {
         net.commit(submit(number)).await.unwrap();
     }
     net.converged(&[0, 1, 2]).await;
     net.crash(0);
-    net.nodes[0].disk.restore_records(marked);
+    net.nodes[0].disk.restore(marked);
     assert_eq!(lost(&net, 0).await, vec![], "the loss is younger than the mark");
     net.start(0).await;
     net.commit(submit(6)).await.unwrap();
@@ -232,14 +233,14 @@ async fn a_disk_that_forgot_its_promises_is_noticed() {
     let mut net = TestNet::founded(3, 3).await;
     net.commit(submit(0)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
-    let backup = net.nodes[2].disk.copy_records();
+    let backup = net.nodes[2].disk.back_up();
     for number in 1..20 {
         net.commit(submit(number)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     net.crash(2);
     assert_eq!(lost(&net, 2).await, vec![], "an ordinary crash loses no promise");
-    net.nodes[2].disk.restore_records(backup);
+    net.nodes[2].disk.restore(backup);
     assert_eq!(lost(&net, 2).await, vec![quorum_id()]);
     // Started all the same, in the same incarnation: it takes no part.
     net.start(2).await;
@@ -247,6 +248,74 @@ async fn a_disk_that_forgot_its_promises_is_noticed() {
     net.crash(2);
     net.nodes[2].disk.wipe_records();
     assert_eq!(lost(&net, 2).await, vec![quorum_id()]);
+}
+
+/// Goal: of the log and the record store, each that comes back older than the other is noticed.
+#[tokio::test(start_paused = true)]
+async fn a_log_or_a_record_store_that_came_back_alone_is_noticed() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let before = net.nodes[2].disk.back_up();
+    for number in 1..20 {
+        net.commit(submit(number)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    net.converged(&[0, 1, 2]).await;
+    compact(&net, 2).await;
+    net.commit(submit(20)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    net.crash(2);
+    assert_eq!(lost(&net, 2).await, vec![], "an ordinary crash loses no promise");
+    let after = net.nodes[2].disk.back_up();
+    let (disk, none) = (net.nodes[2].disk.clone(), Backup::default());
+    for (trees, logs) in [
+        (&after.trees, &before.logs),
+        (&before.trees, &after.logs),
+        (&after.trees, &none.logs),
+        (&none.trees, &after.logs),
+    ] {
+        disk.restore(Backup { trees: trees.clone(), logs: logs.clone() });
+        assert_eq!(lost(&net, 2).await, vec![quorum_id()], "{trees:?}, {logs:?}");
+    }
+    // A snapshot is what a purged log begins with.
+    let mut trees = after.trees.clone();
+    trees.retain(|tree, _| !tree.ends_with(".meta"));
+    disk.restore(Backup { trees, logs: after.logs.clone() });
+    assert_eq!(lost(&net, 2).await, vec![quorum_id()]);
+    disk.restore(after);
+    assert_eq!(lost(&net, 2).await, vec![]);
+}
+
+/// Goal: the folder of a build that kept logs among the records is refused, and not taken for one that forgot.
+#[tokio::test(start_paused = true)]
+async fn the_folder_of_an_older_build_is_refused() {
+    let disk = MemoryDisk::default();
+    let mut batch = crate::seams::KvBatch::new();
+    batch.put("raft.07.meta", "vote", "as it was written then");
+    disk.disk().kv.apply(batch).unwrap();
+    let tasks = TaskGroup::inline();
+    let storage = tasks.scope(async { Storage::start(disk.disk()) }).await;
+    let refused = lost_quorums(&storage, MemberId::default()).unwrap_err();
+    assert!(refused.to_string().contains("an older build"), "{refused}");
+}
+
+/// Goal: what a group left in the log when the process ended in the middle of leaving is gone after a start.
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_group_without_a_record_goes_at_the_start() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    net.crash(2);
+    let other = QuorumId([9; 16]);
+    let log = net.nodes[2].disk.disk().log;
+    let mut batch = crate::seams::LogBatch::of(other);
+    batch.append(1, vec![b"left over".to_vec()]);
+    log.apply(batch).unwrap();
+    net.start(2).await;
+    assert_eq!(net.nodes[2].disk.disk().log.groups().unwrap(), [quorum_id()]);
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
 }
 
 async fn lost(net: &TestNet, index: usize) -> Vec<QuorumId> {

@@ -12,23 +12,17 @@ use quorate_testkit::MemoryDisk;
 use quorate_testkit::conformance::Machine;
 
 use super::*;
-use crate::raft::log_store::{LastFault, LogStore, Trees};
+use crate::raft::log_store::{LastFault, LogStore};
 use crate::raft::own_sync::OwnSync;
 use crate::raft::rollback_guard::RollbackGuard;
 use crate::raft::types::{Entry, LogId, Vote};
 use crate::seams::Disk;
-use crate::storage::test_machine::SledMachine;
+use crate::storage::test_machine::FolderMachine;
 
 /// The store that the suite is for.
 fn open(disk: Disk) -> LogStore {
     let guard = RollbackGuard::new(disk.files.clone(), quorum_id(), member(1), None);
-    LogStore::new(
-        Storage::start(disk),
-        Trees::of(quorum_id()),
-        guard,
-        OwnSync::new(Some(member(1))),
-        LastFault::default(),
-    )
+    LogStore::new(Storage::start(disk), quorum_id(), guard, OwnSync::new(Some(member(1))), LastFault::default())
 }
 
 fn member(number: u8) -> MemberId {
@@ -171,6 +165,6 @@ mod over_memory {
     log_suite!(super::MemoryDisk::default());
 }
 
-mod over_sled {
-    log_suite!(super::SledMachine::new());
+mod over_segments {
+    log_suite!(super::FolderMachine::new());
 }

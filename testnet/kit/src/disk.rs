@@ -1,8 +1,9 @@
 //! The disk in memory. What was not synced is lost in a crash, or kept up to some batch; batches stay whole, because
-//! the record store of a node keeps them whole and its own tests show it.
+//! the record store and the log of a node keep them whole and their own tests show it. The two are synced apart, so a
+//! crash may keep more of either.
 //!
 //! A [`MemoryDisk`] is the platter: it outlives the node. [`MemoryDisk::disk`] gives the present life of the node its
-//! two halves; after [`MemoryDisk::crash`] they refuse everything, so that nothing left over from the old life can
+//! parts; after [`MemoryDisk::crash`] they refuse everything, so that nothing left over from the old life can
 //! write.
 
 use parking_lot::Mutex;
@@ -12,17 +13,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_protocols::ids::PieceHash;
+use quorate_protocols::ids::{PieceHash, QuorumId};
 use quorate_seams::disk::KvOp;
 use quorate_seams::disk::check_small_name;
-use quorate_seams::{Disk, DiskError, Files, Kv, KvBatch};
+use quorate_seams::log_engine::LogEntry;
+use quorate_seams::{Disk, DiskError, Files, Kv, KvBatch, LogBatch, LogEngine};
 use quorate_testnet::rng::Rng;
+
+use crate::logs::Logs;
 
 /// Size of every disk that is given none, in bytes.
 const DISK_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 
 /// The trees of a record store.
 pub type Trees = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// What a backup of a node keeps: its records and its log, as they were synced.
+#[derive(Clone, Default)]
+pub struct Backup {
+    pub trees: Trees,
+    pub logs: Logs,
+}
 
 /// Cloneable; all clones are one disk.
 #[derive(Clone, Default)]
@@ -37,16 +48,18 @@ struct Platter {
     /// What readers see: `durable` with `unsynced` applied.
     visible: Trees,
     unsynced: Vec<KvBatch>,
+    /// The same of the log.
+    log_durable: Logs,
+    log_visible: Logs,
+    log_unsynced: Vec<LogBatch>,
     pieces: BTreeMap<PieceHash, Bytes>,
     small: BTreeMap<String, Vec<u8>>,
     bytes_used: u64,
     /// Free bytes and size, when a test has set them.
     space: Option<(u64, u64)>,
     is_full: bool,
-    /// Syncs of records fail: a crash would come between a file and its record.
+    /// Syncs of records and of the log fail: a crash would come between a file and its record.
     sync_fails: bool,
-    /// Batches not synced yet that append to a log.
-    appends_unsynced: u64,
     /// What a sync takes on this disk, and what a fault adds.
     sync_usual: Duration,
     sync_delay: Duration,
@@ -80,7 +93,7 @@ pub struct DiskCounts {
     pub torn_recovered: u64,
     pub rotten_reads: u64,
     pub refused_full: u64,
-    /// Most appends to logs that ever waited for one sync.
+    /// Most appends to the log of one group that ever waited for one sync.
     pub appends_unsynced_most: u64,
 }
 
@@ -98,10 +111,11 @@ impl MemoryDisk {
     /// The disk for the present life of the node: what was given before works as well.
     pub fn disk(&self) -> Disk {
         let mount = Arc::new(Mount { disk: self.clone(), life: self.lock().life });
-        Disk { kv: mount.clone(), files: mount }
+        Disk { kv: mount.clone(), log: mount.clone(), files: mount }
     }
 
-    /// The machine lost power: of the batches not yet synced, a prefix may have reached the disk. The rest is gone.
+    /// The machine lost power: of the batches not yet synced, a prefix may have reached the disk, and another of those
+    /// of the log. The rest is gone.
     pub fn crash(&self, rng: &mut Rng) {
         self.lose_power(|unsynced| rng.below(unsynced + 1));
     }
@@ -112,21 +126,26 @@ impl MemoryDisk {
     }
 
     /// `kept` says how many of the batches not yet synced are there nevertheless.
-    fn lose_power(&self, kept: impl FnOnce(u64) -> u64) {
+    fn lose_power(&self, mut kept: impl FnMut(u64) -> u64) {
         let mut platter = self.lock();
         platter.life += 1;
         platter.sync_fails = false;
-        platter.appends_unsynced = 0;
         let unsynced = std::mem::take(&mut platter.unsynced);
-        let kept = kept(unsynced.len() as u64) as usize;
-        let lost = (unsynced.len() - kept) as u64;
+        let log_unsynced = std::mem::take(&mut platter.log_unsynced);
+        let (all, log_all) = (unsynced.len() as u64, log_unsynced.len() as u64);
+        let (kept, log_kept) = (kept(all), kept(log_all));
+        let lost = all - kept + log_all - log_kept;
         platter.counts.batches_lost += lost;
         platter.counts.crashes_with_loss += u64::from(lost > 0);
-        platter.is_torn |= lost > 0 && kept > 0;
-        for batch in unsynced.into_iter().take(kept) {
+        platter.is_torn |= lost > 0 && kept + log_kept > 0;
+        for batch in unsynced.into_iter().take(kept as usize) {
             apply(&mut platter.durable, batch);
         }
+        for batch in log_unsynced.into_iter().take(log_kept as usize) {
+            platter.log_durable.apply(batch);
+        }
         platter.visible = platter.durable.clone();
+        platter.log_visible = platter.log_durable.clone();
     }
 
     /// The disk was replaced by an empty one.
@@ -136,29 +155,31 @@ impl MemoryDisk {
         *platter = Platter { life: platter.life + 1, counts: platter.counts, sync_usual, ..Platter::default() };
     }
 
-    /// The record store comes back empty; the files beside it are still there.
+    /// The record store and the log come back empty; the files beside them are still there.
     pub fn wipe_records(&self) {
-        self.restore_records(Trees::new());
+        self.restore(Backup::default());
     }
 
-    /// A backup of the records that are synced.
-    pub fn copy_records(&self) -> Trees {
-        self.lock().durable.clone()
+    /// A backup of the records and the log, as they are synced.
+    pub fn back_up(&self) -> Backup {
+        let platter = self.lock();
+        Backup { trees: platter.durable.clone(), logs: platter.log_durable.clone() }
     }
 
-    /// The record store comes back as it once was: a restored backup.
-    pub fn restore_records(&self, trees: Trees) {
+    /// The record store and the log come back as they once were.
+    pub fn restore(&self, backup: Backup) {
         let mut platter = self.lock();
         platter.unsynced.clear();
-        platter.appends_unsynced = 0;
-        (platter.durable, platter.visible) = (trees.clone(), trees);
+        platter.log_unsynced.clear();
+        (platter.durable, platter.visible) = (backup.trees.clone(), backup.trees);
+        (platter.log_durable, platter.log_visible) = (backup.logs.clone(), backup.logs);
     }
 
     /// Free bytes of the disk, and its size. A disk of size zero leaves no margin, for round numbers.
     pub fn set_space(&self, free: u64, size: u64) {
         self.lock().space = Some((free, size));
     }
-    /// From now on, and until the next life, syncs of records fail.
+    /// From now on, and until the next life, syncs of records and of the log fail.
     pub fn set_sync_fails(&self) {
         self.lock().sync_fails = true;
     }
@@ -229,11 +250,6 @@ fn apply(trees: &mut Trees, batch: KvBatch) {
     trees.retain(|_, records| !records.is_empty());
 }
 
-/// Whether the operation appends to the log of a group.
-fn is_append(op: &KvOp) -> bool {
-    matches!(op, KvOp::Put { tree, .. } if tree.ends_with(".log"))
-}
-
 /// One life of a node on its disk.
 struct Mount {
     disk: MemoryDisk,
@@ -255,6 +271,19 @@ impl Mount {
 }
 
 impl Platter {
+    fn begin_sync(&mut self) -> Result<(), DiskError> {
+        if self.sync_fails {
+            let (what, place) = ("sync", "a disk in memory".into());
+            return Err(DiskError::Io { what, place, reason: "told to fail".into() });
+        }
+        self.counts.syncs += 1;
+        Ok(())
+    }
+
+    fn delay(&self) -> Duration {
+        self.sync_usual + self.sync_delay
+    }
+
     fn require_room(&mut self, needed: usize) -> Result<(), DiskError> {
         if !self.is_full && self.bytes_used + needed as u64 <= DISK_BYTES {
             return Ok(());
@@ -307,8 +336,6 @@ impl Kv for Mount {
             platter.require_room(batch.bytes_added())?;
         }
         platter.counts.batches += 1;
-        platter.appends_unsynced += u64::from(batch.ops.iter().any(is_append));
-        platter.counts.appends_unsynced_most = platter.counts.appends_unsynced_most.max(platter.appends_unsynced);
         platter.unsynced.push(batch.clone());
         apply(&mut platter.visible, batch);
         Ok(())
@@ -316,12 +343,7 @@ impl Kv for Mount {
 
     fn sync(&self) -> Result<(), DiskError> {
         let mut platter = self.platter()?;
-        if platter.sync_fails {
-            let (what, place) = ("sync", "a disk in memory".into());
-            return Err(DiskError::Io { what, place, reason: "told to fail".into() });
-        }
-        platter.counts.syncs += 1;
-        platter.appends_unsynced = 0;
+        platter.begin_sync()?;
         for batch in std::mem::take(&mut platter.unsynced) {
             apply(&mut platter.durable, batch);
         }
@@ -329,8 +351,62 @@ impl Kv for Mount {
     }
 
     fn sync_delay(&self) -> Duration {
-        let platter = self.disk.lock();
-        platter.sync_usual + platter.sync_delay
+        self.disk.lock().delay()
+    }
+}
+
+impl LogEngine for Mount {
+    fn entries(&self, group: QuorumId, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, DiskError> {
+        Ok(self.platter()?.log_visible.entries(group, from, to, bytes_max))
+    }
+
+    fn last(&self, group: QuorumId) -> Result<Option<LogEntry>, DiskError> {
+        let platter = self.platter()?;
+        let last = platter.log_visible.0.get(&group).and_then(|group| group.entries.last_key_value());
+        Ok(last.map(|(index, entry)| (*index, entry.clone())))
+    }
+
+    fn get(&self, group: QuorumId, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.platter()?.log_visible.0.get(&group).and_then(|group| group.values.get(key)).cloned())
+    }
+
+    fn groups(&self) -> Result<Vec<QuorumId>, DiskError> {
+        Ok(self.platter()?.log_visible.0.keys().copied().collect())
+    }
+
+    fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        if batch.bytes_added() > 0 {
+            platter.require_room(batch.bytes_added())?;
+        }
+        platter.counts.batches += 1;
+        let group = batch.group;
+        platter.log_unsynced.push(batch.clone());
+        platter.log_visible.apply(batch);
+        let appends = platter.log_unsynced.iter().filter(|other| other.group == group && other.has_entries()).count();
+        platter.counts.appends_unsynced_most = platter.counts.appends_unsynced_most.max(appends as u64);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        platter.begin_sync()?;
+        for batch in std::mem::take(&mut platter.log_unsynced) {
+            platter.log_durable.apply(batch);
+        }
+        Ok(())
+    }
+
+    fn wants_compaction(&self) -> bool {
+        false
+    }
+
+    fn compact(&self) -> Result<bool, DiskError> {
+        self.platter().map(|_| false)
+    }
+
+    fn sync_delay(&self) -> Duration {
+        self.disk.lock().delay()
     }
 }
 

@@ -9,10 +9,12 @@
 pub mod clock;
 pub mod conformance;
 pub mod disk;
+pub mod logs;
 pub mod net;
 
 pub use clock::{ClockOffset, VirtualClock};
 pub use disk::MemoryDisk;
+pub use logs::Logs;
 pub use net::{MemoryNet, Network, Reaction, ScriptedNet};
 
 use std::sync::Arc;

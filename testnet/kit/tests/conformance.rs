@@ -18,6 +18,9 @@ mod memory_disk {
     mod files {
         quorate_testkit::files_suite!(quorate_testkit::MemoryDisk::default());
     }
+    mod log {
+        quorate_testkit::log_suite!(quorate_testkit::MemoryDisk::default());
+    }
 }
 
 /// The disk of the simulator: of what was not synced, a part is there after a crash.
@@ -44,6 +47,9 @@ mod torn_disk {
     }
     mod files {
         quorate_testkit::files_suite!(crate::TornDisk::new());
+    }
+    mod log {
+        quorate_testkit::log_suite!(crate::TornDisk::new());
     }
 }
 

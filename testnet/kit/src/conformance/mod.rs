@@ -8,10 +8,12 @@
 //! # fn main() {}
 //! quorate_testkit::kv_suite!(MemoryDisk::default());
 //! quorate_testkit::files_suite!(MemoryDisk::default());
+//! quorate_testkit::log_suite!(MemoryDisk::default());
 //! ```
 
 pub mod files;
 pub mod kv;
+pub mod log;
 pub mod net;
 
 use quorate_seams::Disk;

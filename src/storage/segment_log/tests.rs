@@ -1,0 +1,218 @@
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::storage::test_machine::copy_folder;
+
+const ALL: usize = usize::MAX;
+
+fn group(number: u8) -> QuorumId {
+    QuorumId([number; 16])
+}
+
+/// Entry `at` of group 1, with a value that says the same.
+fn batch(at: u64, bytes: usize) -> LogBatch {
+    let mut batch = LogBatch::of(group(1));
+    batch.append(at, vec![entry(at, bytes)]).put("last", at.to_le_bytes());
+    batch
+}
+
+fn entry(at: u64, bytes: usize) -> Vec<u8> {
+    at.to_le_bytes().into_iter().cycle().take(bytes).collect()
+}
+
+fn write(log: &SegmentLog, range: std::ops::Range<u64>, bytes: usize) {
+    for at in range {
+        log.apply(batch(at, bytes)).expect("applied");
+    }
+    log.sync().expect("synced");
+}
+
+/// How many of the entries from 0 on are there, each with the bytes that were written.
+fn count(log: &SegmentLog, bytes: usize) -> u64 {
+    let entries = log.entries(group(1), 0, u64::MAX, ALL).expect("readable");
+    let count = entries.len() as u64;
+    assert!(entries.into_iter().eq((0..count).map(|at| (at, entry(at, bytes)))), "not a prefix");
+    let last = log.get(group(1), b"last").expect("readable");
+    assert_eq!(last, count.checked_sub(1).map(|last| last.to_le_bytes().to_vec()), "a batch came back in part");
+    count
+}
+
+/// The segments in a folder, in order.
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(folder).expect("listed").map(|entry| entry.expect("listed").path()).collect();
+    found.sort();
+    found
+}
+
+/// Where the records of the newest segment end.
+fn end(log: &SegmentLog) -> u64 {
+    log.state.lock().newest.end
+}
+
+/// Goal: wherever a write was torn, the log opens with what was written before it, goes on, and opens again.
+#[test]
+fn a_torn_write_is_not_there_and_nothing_before_it_is_lost() {
+    const BYTES: usize = 40;
+    let folder = TempDir::new().expect("a folder");
+    let whole = folder.path().join("whole");
+    let log = SegmentLog::open(&whole).expect("opens");
+    write(&log, 0..5, BYTES);
+    let synced = end(&log);
+    write(&log, 5..7, BYTES);
+    let length = end(&log);
+    drop(log);
+    for at in (synced..=length).step_by(3) {
+        for is_cut in [true, false] {
+            let copy = folder.path().join(format!("{at}-{is_cut}"));
+            copy_folder(&whole, &copy);
+            let file = OpenOptions::new().write(true).open(&segments(&copy)[0]).expect("opens");
+            match is_cut {
+                true => file.set_len(at).expect("cut"),
+                false => file.write_all_at(&[0xa5], at).expect("written"),
+            }
+            let log = SegmentLog::open(&copy).expect("opens");
+            let kept = count(&log, BYTES);
+            assert!((5..=7).contains(&kept), "{kept} at {at}");
+            write(&log, kept..kept + 3, BYTES);
+            drop(log);
+            assert_eq!(count(&SegmentLog::open(&copy).expect("opens again"), BYTES), kept + 3);
+        }
+    }
+}
+
+/// Goal: what reached the disk behind a write that did not is never there again, however much like it is what is
+/// written in its place.
+#[test]
+fn what_lies_behind_a_torn_write_does_not_come_back() {
+    const BYTES: usize = 40;
+    let folder = TempDir::new().expect("a folder");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    write(&log, 0..3, BYTES);
+    let torn = end(&log);
+    write(&log, 3..9, BYTES);
+    drop(log);
+    let file = OpenOptions::new().write(true).open(&segments(folder.path())[0]).expect("opens");
+    file.write_all_at(&[0; 8], torn).expect("torn");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    assert_eq!(count(&log, BYTES), 3);
+    // As long as the one that was torn, so that the next record begins where it began before.
+    let mut other = LogBatch::of(group(1));
+    other.append(3, vec![vec![7; BYTES]]).put("last", 3u64.to_le_bytes());
+    log.apply(other).expect("applied");
+    log.sync().expect("synced");
+    drop(log);
+    let log = SegmentLog::open(folder.path()).expect("opens again");
+    assert_eq!(log.last(group(1)).expect("readable"), Some((3, vec![7; BYTES])));
+}
+
+/// A log of three segments and more, whose entries are all in use.
+fn long(folder: &Path) -> (u64, usize) {
+    const BYTES: usize = 100_000;
+    let log = SegmentLog::open(folder).expect("opens");
+    let entries = 3 * SEGMENT_BYTES / BYTES as u64 + 5;
+    write(&log, 0..entries, BYTES);
+    (entries, BYTES)
+}
+
+/// Goal: a log opens with all that is in its segments, or not at all when one but the last is missing, cut or changed.
+#[test]
+fn a_damaged_segment_is_an_error_that_names_it() {
+    let folder = TempDir::new().expect("a folder");
+    let whole = folder.path().join("whole");
+    let (entries, bytes) = long(&whole);
+    assert_eq!(count(&SegmentLog::open(&whole).expect("opens"), bytes), entries);
+    assert!(segments(&whole).len() > 3);
+    let damage: [fn(&Path); 5] = [
+        |path| fs::remove_file(path).expect("removed"),
+        |path| fs::write(path, []).expect("emptied"),
+        |path| OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(1_000_000)).expect("cut"),
+        |path| OpenOptions::new().write(true).open(path).and_then(|file| file.write_all_at(&[1], 9)).expect("changed"),
+        |path| {
+            let file = OpenOptions::new().write(true).open(path).expect("opens");
+            file.write_all_at(b"other", 2_000_000).expect("changed");
+        },
+    ];
+    for (number, damage) in damage.into_iter().enumerate() {
+        let copy = folder.path().join(number.to_string());
+        copy_folder(&whole, &copy);
+        let second = segments(&copy)[1].clone();
+        damage(&second);
+        let error = SegmentLog::open(&copy).err().unwrap_or_else(|| panic!("damage {number} is not noticed"));
+        let DiskError::Damaged { place, .. } = &error else { panic!("{error}") };
+        assert_eq!(Path::new(place), second, "{error}");
+    }
+}
+
+/// Goal: a process may end at any step from a full segment to the next one.
+#[test]
+fn a_log_without_the_segment_behind_a_full_one_goes_on() {
+    let folder = TempDir::new().expect("a folder");
+    let (_, bytes) = long(folder.path());
+    let last = segments(folder.path()).pop().expect("there are some");
+    fs::rename(&last, folder.path().join(UNFINISHED)).expect("renamed");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    assert!(!folder.path().join(UNFINISHED).exists());
+    let kept = count(&log, bytes);
+    write(&log, kept..kept + 60, bytes);
+    drop(log);
+    assert_eq!(count(&SegmentLog::open(folder.path()).expect("opens again"), bytes), kept + 60);
+}
+
+/// Goal: a log that is written for long stays about as large as what is in use, beside a group that wrote once.
+#[test]
+fn a_log_that_is_purged_stays_small() {
+    const BYTES: usize = 50_000;
+    const KEPT: u64 = 60;
+    const ENTRIES: u64 = 1200;
+    let folder = TempDir::new().expect("a folder");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    let mut idle = LogBatch::of(group(2));
+    idle.append(1, vec![vec![2; 10]; 1000]).put("vote", "two");
+    log.apply(idle).expect("applied");
+    let size = || segments(folder.path()).iter().map(|path| fs::metadata(path).expect("there").len()).sum::<u64>();
+    let mut most = 0;
+    for at in 0..ENTRIES {
+        let mut batch = batch(at, BYTES);
+        batch.purge(at.saturating_sub(KEPT));
+        log.apply(batch).expect("applied");
+        log.sync().expect("synced");
+        while log.compact().expect("compacted") {}
+        most = most.max(size());
+    }
+    let bound = 2 * KEPT * BYTES as u64 + SLACK_BYTES + 3 * SEGMENT_BYTES;
+    assert!(most <= bound, "{most} bytes are more than {bound}");
+    drop(log);
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    assert_eq!(log.entries(group(2), 0, 2000, ALL).expect("readable").len(), 1000);
+    assert_eq!(log.get(group(2), b"vote").expect("readable").as_deref(), Some(&b"two"[..]));
+    let kept = log.entries(group(1), 0, u64::MAX, ALL).expect("readable");
+    assert!(kept.into_iter().eq((ENTRIES - KEPT..ENTRIES).map(|at| (at, entry(at, BYTES)))));
+}
+
+/// Goal: readers, a writer and compaction do not get into each other's way.
+#[test]
+fn what_is_read_while_segments_go_is_whole() {
+    const BYTES: usize = 60_000;
+    let folder = TempDir::new().expect("a folder");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in 0..600u64 {
+                let mut batch = batch(at, BYTES);
+                batch.purge(at.saturating_sub(20));
+                log.apply(batch).expect("applied");
+                log.compact().expect("compacted");
+            }
+            is_done.store(true, Ordering::Release);
+        });
+        while !is_done.load(Ordering::Acquire) {
+            for (at, bytes) in log.entries(group(1), 0, u64::MAX, ALL).expect("readable") {
+                assert_eq!(bytes, entry(at, BYTES));
+            }
+        }
+    });
+}
