@@ -1,6 +1,7 @@
 //! Submits: keys that stand for ids, and quorums that have no room.
 
 use parking_lot::Mutex as Lock;
+use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::limits::MESSAGE_BYTES_MAX;
@@ -136,8 +137,13 @@ async fn between(full: QuorumId, open: QuorumId) -> Submitter {
         requests,
         tasks: seams.tasks.clone(),
     });
-    let context =
-        QuorumContext { seams: seams.clone(), identity: identity.clone(), net: net.clone(), storage: storage.clone() };
+    let context = QuorumContext {
+        seams: seams.clone(),
+        identity: identity.clone(),
+        net: net.clone(),
+        storage: storage.clone(),
+        replace_grace: REPLACE_GRACE,
+    };
     let ((raft_in, raft), (liveness_in, liveness), (events_in, events)) =
         (mpsc::channel(1), mpsc::channel(1), mpsc::channel(1));
     let inbound = QuorumInbound { raft, liveness, events };
