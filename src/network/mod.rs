@@ -87,7 +87,7 @@ pub enum NetworkError {
 }
 
 /// Frames are reserved in their protocol's scope, so that pieces leave room for consensus, and there in their sender's,
-/// so that one peer leaves room for others.
+/// so that one peer leaves room for others. Strangers leave room for members there.
 pub fn admission(resources: Resources) -> Admission {
     Arc::new(move |protocol, from, bytes| {
         let protocol = protocol.name();
