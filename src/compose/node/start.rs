@@ -137,6 +137,7 @@ impl Base {
             seams: seams.clone(),
             observed,
             directory: directory.clone(),
+            resources: resources.clone(),
             quorums: quorums.clone(),
             events: bridge_events,
             net_events,
