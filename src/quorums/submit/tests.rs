@@ -126,7 +126,7 @@ async fn between(full: QuorumId, open: QuorumId) -> Submitter {
     let requests = RequestServer {
         this_node: peer(9),
         authority: Authority::default(),
-        primary: Arc::new(PrimaryServices::new(quorums.clone())),
+        primary: Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default()))),
     };
     let client = QuorumClient::new(ClientParts {
         net: net.clone(),
