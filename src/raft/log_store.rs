@@ -5,9 +5,9 @@
 //! chunk).
 //!
 //! Promises: an entry is readable when `append` returns and synced before it counts towards a commit ([`OwnSync`] says
-//! how, for those of a primary); a vote is synced, and marked outside the store, before it is used (that it won is written without a sync); what a
-//! truncation removed does not come back. The commit pointer is written without a sync: it saves work after a restart
-//! and promises nothing.
+//! how, for those of a primary); a vote is synced, and marked outside the store, before it is used (that it won is
+//! written without a sync); what a truncation removed does not come back. The commit pointer is written without a sync:
+//! it saves work after a restart and promises nothing.
 
 use std::fmt::Debug;
 use std::io;
