@@ -49,7 +49,7 @@ impl Metrics {
         let ignored = metrics.announcements_ignored.clone();
         // Both are there from the start: a rate begins at nothing.
         for reason in ["author", "sender"] {
-            ignored.get_or_create(&Ignored { reason });
+            drop(ignored.get_or_create(&Ignored { reason }));
         }
         network.register(
             "announcements_ignored",
