@@ -12,8 +12,8 @@
 //! **What is bounded.** Everything a remote can fill has its bound in [`config`]: connections in all and per peer,
 //! streams per protocol and connection, what streams hold unread ([`muxer`]), memory per frame through the
 //! [`Admission`] hook as its bytes arrive, of each protocol and of each peer in it ([`serving`]), one queue for each
-//! protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their deadlines, for one
-//! of the streams its peer grants; a deadline ends the stream as well, so that a silent peer holds nothing.
+//! protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their deadlines,
+//! for one of the streams its peer grants; a deadline ends the stream as well, so that a silent peer holds nothing.
 //!
 //! **How failures show.** A lost connection is reported at once and dialled again at once; when every known address
 //! refuses, that is reported too ([`NetEvent::Refused`](crate::seams::NetEvent)): together, evidence that the process
