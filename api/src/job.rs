@@ -371,6 +371,8 @@ pub struct WaitedInfo {
     pub info: JobInfo,
     /// It had been submitted before, with the same specification.
     pub existed: bool,
+    /// The member on whose word it is committed.
+    pub acknowledged_by: SpeakerInfo,
 }
 
 /// The answer to a submit. One with the job as it is has all that the other has, and more.

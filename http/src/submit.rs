@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use quorate_api::{
-    ErrorBody, FileContent, JobIdInfo, JobIdRequest, Kind, PlanInfo, SubmitAnswer, SubmitRequest, WaitedInfo,
+    ErrorBody, FileContent, JobIdInfo, JobIdRequest, Kind, PlanInfo, SubmitAnswer, SubmitInfo, SubmitRequest,
+    WaitedInfo,
 };
 use quorate_node::quorums::submit::Wanted;
 use quorate_protocols::ids::{JobId, ObjectId};
@@ -80,7 +81,10 @@ async fn submit_and_wait(
         Err(error) => Err(error),
     };
     Ok(match info {
-        Ok(info) => SubmitAnswer::Waited(Box::new(WaitedInfo { info, existed: submitted.existed })),
+        Ok(info) => {
+            let SubmitInfo { existed, acknowledged_by, .. } = submitted;
+            SubmitAnswer::Waited(Box::new(WaitedInfo { info, existed, acknowledged_by }))
+        }
         // That it is submitted is known, and worth more than why its state is not.
         Err(_) => SubmitAnswer::Submitted(submitted),
     })

@@ -1,5 +1,5 @@
-//! Who may be a member, and leases of membership, as this node's quorums ask for them: trust from the directory, its
-//! own leases from its approver, others' from a round of asking.
+//! Leases of membership, and trust in members, as this node's quorums ask for them: trust from the directory, its own
+//! leases from its approver, others' from a round of asking.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;

@@ -47,6 +47,10 @@ impl Metrics {
         network.register("questions", "Questions asked of peers, by outcome", metrics.questions.clone());
         network.register("dropped", "Arrivals dropped because their queue was full", metrics.dropped.clone());
         let ignored = metrics.announcements_ignored.clone();
+        // Both are there from the start: a rate begins at nothing.
+        for reason in ["author", "sender"] {
+            drop(ignored.get_or_create(&Ignored { reason }));
+        }
         network.register(
             "announcements_ignored",
             "Announcements neither read nor passed on, by whose budget they were beyond",

@@ -10,10 +10,10 @@
 //! protocols.
 //!
 //! **What is bounded.** Everything a remote can fill has its bound in [`config`]: connections in all and per peer,
-//! streams per protocol and connection, memory per frame through the [`Admission`] hook as its bytes arrive, of each
-//! protocol and of each peer in it ([`serving`]), one queue per protocol towards the node. A full queue answers *busy*
-//! at once. Questions of this node wait, within their deadlines, for one of the streams its peer grants; a deadline
-//! ends the stream as well, so that a silent peer holds nothing.
+//! streams per protocol and connection, what streams hold unread ([`muxer`]), memory per frame through the
+//! [`Admission`] hook as its bytes arrive, of each protocol and of each peer in it ([`serving`]), one queue for each
+//! protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their deadlines,
+//! for one of the streams its peer grants; a deadline ends the stream as well, so that a silent peer holds nothing.
 //!
 //! **How failures show.** A lost connection is reported at once and dialled again at once; when every known address
 //! refuses, that is reported too ([`NetEvent::Refused`](crate::seams::NetEvent)): together, evidence that the process
@@ -46,6 +46,7 @@ mod events;
 pub mod faults;
 mod handle;
 mod metrics;
+mod muxer;
 mod providers;
 mod reach;
 mod serving;
@@ -86,7 +87,7 @@ pub enum NetworkError {
 }
 
 /// Frames are reserved in their protocol's scope, so that pieces leave room for consensus, and there in their sender's,
-/// so that one peer leaves room for others.
+/// so that one peer leaves room for others. Strangers leave room for members there.
 pub fn admission(resources: Resources) -> Admission {
     Arc::new(move |protocol, from, bytes| {
         let protocol = protocol.name();

@@ -18,7 +18,7 @@ use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use tokio::sync::broadcast;
 
 use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons, Watches};
-use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
+use crate::quorums::ports::{Knowledge, LocalQuorum, LocalQuorums, PrimaryPort};
 use crate::raft::{HostEvent, QuorumError};
 use crate::seams::TaskGroup;
 
@@ -34,7 +34,7 @@ pub struct PrimaryServices {
 }
 
 impl PrimaryServices {
-    pub fn new(quorums: Arc<dyn LocalQuorums>) -> Self {
+    pub fn new(quorums: Arc<dyn LocalQuorums>, knowledge: Arc<dyn Knowledge>) -> Self {
         let (wait_reasons, metrics) = (WaitReasons::default(), DriverMetrics::default());
         let report_intake = ReportIntake {
             quorums: quorums.clone(),
@@ -46,7 +46,7 @@ impl PrimaryServices {
             audit_hints: AuditHints::default(),
             metrics,
             report_intake,
-            event_intake: EventIntake::new(quorums),
+            event_intake: EventIntake::new(quorums, knowledge),
             watches: Watches::default(),
         }
     }

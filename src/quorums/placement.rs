@@ -6,9 +6,9 @@
 //!
 //! Every command of a job makes a round trip to its quorum's primary, so quorums that are led from afar are passed over
 //! while a nearer one has room, or can be formed. The question whether a quorum lives is such a trip too: one that took
-//! work a moment ago, and whose primary is connected, is not asked again. Whoever founds a quorum chooses its voters, and
-//! may choose itself alone: a quorum whose certificate names too few voters, or others than this node relies on, is given
-//! no work.
+//! work a moment ago, and whose primary is connected, is not asked again. Whoever founds a quorum chooses its voters,
+//! and may choose itself alone: a quorum whose certificate names too few voters, or others than this node relies on, is
+//! given no work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

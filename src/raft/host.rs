@@ -56,7 +56,7 @@ const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// Foundings that are answered at once. Each syncs several times and may wait for an election: the places of other
 /// members' messages are not for them. The next is told so.
-const FOUNDINGS_MAX: usize = 64;
+pub(super) const FOUNDINGS_MAX: usize = 64;
 
 /// A member that left says who took its place for this long.
 const DEPARTED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);

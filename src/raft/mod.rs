@@ -56,6 +56,7 @@ mod state_machine;
 mod tests;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -372,6 +373,11 @@ impl Quorum {
     /// Who votes here. Nobody does when this node has left.
     pub fn voters(&self) -> Vec<PeerId> {
         self.group().map(|group| group.voters()).unwrap_or_default()
+    }
+    /// Who votes or learns here, this node among them. Nobody does when this node has left.
+    pub fn members(&self) -> BTreeSet<PeerId> {
+        let Ok(group) = self.group() else { return BTreeSet::new() };
+        group.members().into_iter().map(|member| member.peer).chain(group.voters()).collect()
     }
     /// What this node can prove of the voters, behind configuration `since` if the reader knows that one. `None` when
     /// it has left.

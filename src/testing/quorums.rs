@@ -56,6 +56,8 @@ pub struct Known {
     pub peers: Mutex<Vec<KnownPeer>>,
     /// Peers whose admission has ended.
     pub distrusted: Mutex<BTreeSet<PeerId>>,
+    /// Peers that may have an admission, of which nothing was heard.
+    pub unheard: Mutex<BTreeSet<PeerId>>,
 }
 
 impl Known {
@@ -97,7 +99,11 @@ impl Knowledge for Known {
         candidates
     }
     fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
-        if self.distrusted.lock().contains(&peer) { Err(Distrust::Ended) } else { Ok(()) }
+        match self.distrusted.lock().contains(&peer) {
+            true => Err(Distrust::Ended),
+            false if self.unheard.lock().contains(&peer) => Err(Distrust::Unheard),
+            false => Ok(()),
+        }
     }
     fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
         self.distrusted.lock().iter().map(|peer| (*peer, Distrust::Ended)).collect()

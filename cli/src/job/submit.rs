@@ -323,8 +323,8 @@ pub async fn submit(common: &Common, client: &Client, from: SpecArgs, args: Subm
     let is_awaited = !args.detach && (!is_triggered || args.wait || args.follow);
     let (submitted, seen) = match until_answered(client, &request, job, is_awaited).await? {
         SubmitAnswer::Waited(waited) => {
-            let WaitedInfo { info, existed } = *waited;
-            (SubmitInfo { job, state: info.state, existed }, Some(info))
+            let WaitedInfo { info, existed, acknowledged_by } = *waited;
+            (SubmitInfo { job, state: info.state, existed, acknowledged_by }, Some(info))
         }
         SubmitAnswer::Submitted(submitted) => (submitted, None),
     };

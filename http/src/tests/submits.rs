@@ -53,8 +53,9 @@ async fn a_submit_that_waits_is_answered_with_the_end_of_its_job() {
     let job = keyed_job(QUORUM, "any");
     let (answer, ()) = tokio::join!(edge.answered("?wait=60s"), edge.ends(job));
     let SubmitAnswer::Waited(waited) = answer else { panic!("{answer:?}") };
-    let WaitedInfo { info, existed } = *waited;
+    let WaitedInfo { info, existed, acknowledged_by } = *waited;
     assert_eq!((info.job, info.state, existed), (job, RunState::Cancelled, false));
+    assert!(!acknowledged_by.voters.is_empty(), "{acknowledged_by:?}");
     let alone: JobInfo = edge.client.get(&format!("/v1/jobs/{job}/wait")).await.unwrap();
     assert_eq!(info, alone);
     // Submitted again, it has ended already.
@@ -63,7 +64,8 @@ async fn a_submit_that_waits_is_answered_with_the_end_of_its_job() {
     let plain = edge.submitting("").send().await.unwrap();
     assert!(plain.headers().get("preference-applied").is_none());
     let plain: Value = plain.json().await.unwrap();
-    assert_eq!(plain, json!({ "job": job, "state": "cancelled", "existed": true }));
+    let acknowledged_by = &again["acknowledged_by"];
+    assert_eq!(plain, json!({ "job": job, "state": "cancelled", "existed": true, "acknowledged_by": acknowledged_by }));
 }
 
 #[tokio::test]

@@ -559,8 +559,8 @@ fn a_wiped_node_may_take_its_own_place_and_nobody_elses() {
     assert_eq!(decide(&situation), Decision::FindStandby { lost: member(3) });
 }
 
-/// Goal: voters that are not trusted any more go one after the other, to standbys that are, and none while another voter
-/// is missing.
+/// Goal: voters that are not trusted any more go one after the other, to standbys that are, and none while another
+/// voter is missing.
 #[test]
 fn distrusted_voters_are_replaced_one_at_a_time_when_nobody_is_missing() {
     let mut situation = Situation {

@@ -72,5 +72,5 @@ pub use rights::{Party, Verb};
 pub use snapshot::SnapshotView;
 pub use state::QuorumState;
 pub use tasks::{TaskPool, WorkerInstructions};
-pub use triggers::Triggers;
+pub use triggers::{HeardEmitters, Triggers};
 pub use uses::{ObjectUse, Part, Uses};

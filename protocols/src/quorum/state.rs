@@ -18,7 +18,7 @@ use super::limits::{HASH_BYTES_MAX, LEVEL, LEVEL_FIRST, OBJECTS_MAX, OWNER_HASH_
 use super::objects::{Catalog, CatalogCx, Now};
 use super::reply::Rejection;
 use super::tasks::{PoolCx, PoolView, TaskPool, WorkerInstructions};
-use super::triggers::Triggers;
+use super::triggers::{HeardEmitters, Triggers};
 use super::uses::{ObjectUse, Part, Uses};
 use crate::approval::Approval;
 use crate::certificate::Chain;
@@ -296,6 +296,16 @@ impl QuorumState {
             Some(Listener { job: *job, since, stepped, filter: event.filter.clone() })
         };
         self.triggers.listening_to(name).filter_map(listener).collect()
+    }
+
+    /// How many triggers listen to events, whatever their names.
+    pub fn listening_len(&self) -> usize {
+        self.triggers.listening().count()
+    }
+
+    /// Emitters whose places are kept for them.
+    pub fn heard_emitters(&self) -> HeardEmitters {
+        self.triggers.heard_emitters(self.time)
     }
 
     /// Names of the events that this quorum wants to hear of.

@@ -28,7 +28,7 @@ fn client_believing(
     knowledge: Arc<Known>,
     quorums: Arc<dyn LocalQuorums>,
 ) -> QuorumClient {
-    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    let primary = Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default())));
     let requests = RequestServer { this_node: net.local_peer(), authority: Authority::default(), primary };
     let Seams { entropy, tasks, .. } = seams(1);
     QuorumClient::new(ClientParts { net, quorums, knowledge, standings, entropy, requests, tasks })

@@ -1,8 +1,11 @@
 //! Submits: keys that stand for ids, and quorums that have no room.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex as Lock;
 use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::limits::MESSAGE_BYTES_MAX;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer, QuorumView};
@@ -11,6 +14,7 @@ use quorate_testkit::{MemoryDisk, VirtualClock};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::certificates::{Standing, Standings};
 use crate::primary::PrimaryServices;
 use crate::quorums::approvals::{Approvals, ApprovalsParts};
 use crate::quorums::authority::Authority;
@@ -20,7 +24,6 @@ use crate::quorums::request::RequestServer;
 use crate::raft::{QuorumContext, QuorumHost, QuorumInbound};
 use crate::seams::{InboundRequest, NetEvent, TaskGroup};
 use crate::testing::quorums::{Approver, Known, Quorums, Reaction, ScriptedNet, advert, member, peer, seams};
-use crate::testing::standings::Believed;
 
 fn quorum(n: u8) -> QuorumId {
     QuorumId([n; 16])
@@ -85,6 +88,19 @@ async fn an_old_key_is_forgotten_and_no_other() {
     .await;
 }
 
+/// Every quorum has these voters.
+struct Together(Vec<PeerId>);
+
+impl Standings for Together {
+    fn voters_with(&self, _: QuorumId, peer: PeerId) -> Option<Vec<PeerId>> {
+        self.0.contains(&peer).then(|| self.0.clone())
+    }
+    fn standing(&self, quorum: QuorumId, peer: PeerId) -> BoxFuture<'static, Standing> {
+        let standing = if self.has_voter(quorum, peer) { Standing::Voter } else { Standing::Stranger };
+        futures::future::ready(standing).boxed()
+    }
+}
+
 /// Node 9, which submits into two quorums of node 2.
 struct Submitter {
     submits: Submits,
@@ -119,20 +135,21 @@ async fn between(full: QuorumId, open: QuorumId) -> Submitter {
     let identity = crate::testing::identity(9);
     let knowledge = Arc::new(Known::default());
     // The full one is the less loaded, so that it is the one that is chosen while it may be.
+    let voters = [member(2), member(3), member(4)];
     for (quorum, jobs) in [(full, 0), (open, 5)] {
-        knowledge.quorums.lock().insert(quorum, QuorumAdvert { quorum, jobs, ..advert(&[member(2)]) });
+        knowledge.quorums.lock().insert(quorum, QuorumAdvert { quorum, jobs, ..advert(&voters) });
     }
     let quorums = Arc::new(Quorums::default());
     let requests = RequestServer {
         this_node: peer(9),
         authority: Authority::default(),
-        primary: Arc::new(PrimaryServices::new(quorums.clone())),
+        primary: Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default()))),
     };
     let client = QuorumClient::new(ClientParts {
         net: net.clone(),
         quorums,
         knowledge: knowledge.clone(),
-        standings: Believed::all_but([]),
+        standings: Arc::new(Together(voters.map(|voter| voter.peer).to_vec())),
         entropy: seams.entropy.clone(),
         requests,
         tasks: seams.tasks.clone(),

@@ -53,7 +53,7 @@ impl Primary {
         Self::of(quorum, seams)
     }
     fn of(quorum: Arc<StateQuorum>, seams: Seams) -> Self {
-        let services = PrimaryServices::new(Arc::new(StateQuorums(quorum.clone())));
+        let services = PrimaryServices::new(Arc::new(StateQuorums(quorum.clone())), Arc::new(Known::default()));
         services.start_watches(&seams.tasks, quorum.events());
         let primary = Arc::new(services.clone());
         let requests = RequestServer { this_node: peer(1), authority: Authority::default(), primary };
@@ -82,7 +82,7 @@ fn request_in(frame: &Frame) -> WatchRequest {
 fn client(net: Arc<ScriptedNet>, members: &[MemberId]) -> QuorumClient {
     let Seams { entropy, tasks, .. } = seams(9);
     let (quorums, knowledge) = (Arc::new(Quorums::default()), Known::with_members(members));
-    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    let primary = Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default())));
     let requests = RequestServer { this_node: peer(9), authority: Authority::default(), primary };
     let standings = Believed::all_but([]);
     QuorumClient::new(ClientParts { net, quorums, knowledge, standings, entropy, requests, tasks })

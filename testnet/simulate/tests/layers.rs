@@ -54,6 +54,7 @@ const LIBRARIES: &[Row] = &[
     // The core does not know how its state is shown.
     ("utoipa", "api http"),
     ("wasmtime", "modules src"),
+    ("yamux", "src"),
 ];
 
 /// The rooms of the node that the crates above it import.

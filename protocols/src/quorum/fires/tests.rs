@@ -33,6 +33,7 @@ use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit};
 use bytes::Bytes;
 
+mod emitters;
 mod histories;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -517,38 +518,6 @@ fn a_stream_of_events_fires_when_it_rests_and_not_for_ever_later() {
         quorum.pass(9);
     }
     assert_eq!(quorum.story(door), "Debounced2 r Debounced11 r");
-}
-
-/// Goal: the table of emitters is bounded. Method: as many as it holds say something; one more is refused until some
-/// were silent for long. Then it takes the place of one of these, and who was heard meanwhile keeps its own.
-#[test]
-fn a_full_table_of_emitters_makes_room_of_the_silent_alone() {
-    let mut quorum = Quorum::new();
-    quorum.submit(1, on_event(|_| ()));
-    let emitter = |number: usize| {
-        let mut peer = [0; 32];
-        peer[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        PeerId(peer)
-    };
-    // What an emitter lost is on record without any event.
-    let said = |number: usize, reaches: u64| {
-        let (emitter, follows, deliveries) = (emitter(number), reaches - 1, Vec::new());
-        Command::Trigger(TriggerCommand::Deliver { emitter, follows, reaches, lost: 1, deliveries })
-    };
-    for number in 0..EMITTERS_MAX {
-        quorum.index += 1;
-        let batch = Batch::at(Millis(quorum.now), vec![(OWNER, said(number, 1))]);
-        assert!(quorum.state.apply(LogIndex(quorum.index), &batch).0.replies[0].is_ok());
-    }
-    let full = Rejection::Full { what: "emitters of events".to_owned(), limit: EMITTERS_MAX };
-    assert_eq!(quorum.apply(said(EMITTERS_MAX, 1)), Err(full));
-    quorum.now += EMITTER_SILENT.as_millis() as u64 + SECOND;
-    quorum.apply(said(0, 2)).unwrap();
-    quorum.apply(said(EMITTERS_MAX, 1)).unwrap();
-    let emitters = quorum.state.triggers.emitters();
-    assert_eq!(emitters.len(), EMITTERS_MAX);
-    assert!(emitters.contains_key(&emitter(0)) && !emitters.contains_key(&emitter(1)));
-    assert!(emitters.contains_key(&emitter(EMITTERS_MAX)));
 }
 
 #[test]
