@@ -260,11 +260,11 @@ async fn what_is_too_large_or_for_oneself_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_does_not_answer_times_out_and_holds_no_stream() {
+async fn a_peer_that_does_not_answer_times_out_and_holds_no_place() {
     let (a, mut b) = pair().await;
     let deadline = Duration::from_millis(50);
-    // Three times as many as there are streams: the later ones pass only if the earlier ones gave theirs back.
-    for _ in 0..3 * Protocol::Liveness.streams_max() {
+    // Three times as many as may be under way: the later ones pass only if the earlier ones gave their places back.
+    for _ in 0..3 * Protocol::Liveness.in_flight_max() {
         let asking = a.net.request(b.peer, Protocol::Liveness, Frame::head(vec![1]), deadline);
         assert_eq!(asking.await, Err(NetError::Timeout { peer: b.peer, after: deadline }));
     }

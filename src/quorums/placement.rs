@@ -1,8 +1,9 @@
 //! Placement of new jobs: which quorum each belongs to.
 //!
 //! A job goes to an announced quorum with room: two are drawn and the less loaded is asked whether it lives (the power
-//! of two choices: near the balance of asking all, for two questions). When there is none, one is formed from signed
-//! approvals. Callers that arrive while a quorum is being formed share it.
+//! of two choices: near the balance of asking all, for two questions). One that has just said so is not asked again
+//! ([`OPEN_TRUSTED`]): a flow of jobs costs a question now and then, not a trip each. When there is none, one is formed
+//! from signed approvals. Callers that arrive while a quorum is being formed share it.
 //!
 //! Every command of a job makes a round trip to its quorum's primary, so quorums that are led from afar are passed over
 //! while a nearer one has room, or can be formed.
@@ -78,6 +79,33 @@ const FULL_REST: Duration = Duration::from_secs(60);
 /// Such quorums that are remembered; beyond that the one that refused first is tried again.
 const FULL_MAX: usize = 1_024;
 
+/// A quorum that took work so long ago is believed to take more. Short: whoever submits to one that has lost its
+/// majority meanwhile waits for it, as if that had happened a moment later, and is not placed elsewhere.
+const OPEN_TRUSTED: Duration = Duration::from_millis(250);
+
+/// Such quorums that are remembered; beyond that the one that was asked first is asked again.
+const OPEN_MAX: usize = 1_024;
+
+/// Quorums that took work a moment ago.
+#[derive(Default)]
+struct OpenQuorums(BTreeMap<QuorumId, Instant>);
+
+impl OpenQuorums {
+    /// The quorum said at `asked` or later that it takes work.
+    fn record(&mut self, quorum: QuorumId, asked: Instant) {
+        self.0.insert(quorum, asked);
+        if self.0.len() > OPEN_MAX
+            && let Some(first) = self.0.iter().min_by_key(|(_, at)| **at).map(|(quorum, _)| *quorum)
+        {
+            self.0.remove(&first);
+        }
+    }
+
+    fn is_trusted(&self, quorum: QuorumId) -> bool {
+        self.0.get(&quorum).is_some_and(|asked| asked.elapsed() < OPEN_TRUSTED)
+    }
+}
+
 /// Quorums that had no room for this node's work a moment ago.
 #[derive(Default)]
 struct FullQuorums(BTreeMap<QuorumId, Instant>);
@@ -105,16 +133,18 @@ struct Inner {
     /// The formation under way, which every caller that needs a quorum waits for.
     forming: Mutex<Option<Formation>>,
     full: Mutex<FullQuorums>,
+    open: Mutex<OpenQuorums>,
 }
 
 impl Placement {
     pub fn new(parts: PlacementParts) -> Self {
-        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full: Mutex::default() }))
+        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full: Mutex::default(), open: Mutex::default() }))
     }
 
     /// The quorum has no room for this node's work: others are chosen for a while.
     pub fn record_full(&self, quorum: QuorumId) {
         self.0.full.lock().record_refusal(quorum);
+        self.0.open.lock().0.remove(&quorum);
     }
 
     /// A new id for a job of this quorum.
@@ -130,7 +160,12 @@ impl Placement {
                 parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
             let Some(eligible) = self.nearest(eligible) else { break };
             let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
+            if self.0.open.lock().is_trusted(choice) {
+                return Ok(choice);
+            }
+            let asked = Instant::now();
             if self.is_open(choice).await {
+                self.0.open.lock().record(choice, asked);
                 return Ok(choice);
             }
             refused.insert(choice);
@@ -283,6 +318,28 @@ fn choose(eligible: &[QuorumAdvert], entropy: &dyn Entropy) -> Option<QuorumId> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: what a quorum said is believed for a moment, and no more is remembered than so many.
+    #[tokio::test(start_paused = true)]
+    async fn a_quorum_that_took_work_is_asked_again_after_a_moment() {
+        let mut open = OpenQuorums::default();
+        let quorum = |number: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&number.to_le_bytes());
+            QuorumId(id)
+        };
+        open.record(quorum(1), Instant::now());
+        assert!(open.is_trusted(quorum(1)) && !open.is_trusted(quorum(2)));
+        tokio::time::advance(OPEN_TRUSTED - Duration::from_millis(1)).await;
+        assert!(open.is_trusted(quorum(1)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!open.is_trusted(quorum(1)));
+        for number in 0..=OPEN_MAX as u16 {
+            open.record(quorum(number + 10), Instant::now());
+            tokio::time::advance(Duration::from_micros(1)).await;
+        }
+        assert!(open.0.len() == OPEN_MAX && !open.0.contains_key(&quorum(1)));
+    }
 
     /// Goal: who was refused for want of room chooses another quorum, and comes back later.
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! All at once: many identities, each with what it does best, and a partition in the middle.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ use crate::client::{Client, Lane, TOPIC_PEERS};
 const IDENTITIES: usize = 20;
 const LASTS: Duration = Duration::from_secs(20);
 
-/// Streams on which one identity announces a frame and sends none.
-const HALF_STREAMS: usize = 16;
+/// Questions that one identity announces to each peer and does not send.
+const HALVES: u64 = 16;
 
 /// An honest commit takes twice as long at most, or this where that is longer.
 const COMMIT_MAX_MS: f64 = 400.0;
@@ -26,21 +27,24 @@ const COMMIT_MAX_MS: f64 = 400.0;
 /// What each identity goes on doing until the storm is over.
 async fn trouble(client: Client, number: usize, peers: Arc<Vec<PeerId>>, quorum: QuorumId, until: Instant, seed: u64) {
     let mut rng = Rng::new(seed, &format!("storm {number}"));
-    let mut held = Vec::new();
+    let mut held = BTreeMap::new();
     while Instant::now() < until {
         let peer = peers[rng.below(peers.len() as u64) as usize];
         // Whatever becomes of one attack, the next follows.
         match number % 5 {
-            0 if held.len() < HALF_STREAMS => {
+            0 if !held.contains_key(&peer) => {
                 if let Ok(mut stream) = client.open(peer, Lane::Raft.name()).await {
-                    let half = Half {
-                        patience: Duration::from_secs(60),
-                        head: Lane::Raft.head_bytes_max() as u32,
-                        payload: 0,
-                        bytes: Bytes::from_static(b"half"),
-                    };
-                    let _ = half.write(&mut stream).await;
-                    held.push(stream);
+                    for id in 0..HALVES {
+                        let half = Half {
+                            id,
+                            patience: Duration::from_secs(60),
+                            head: Lane::Raft.head_bytes_max() as u32,
+                            payload: 0,
+                            bytes: Bytes::from_static(b"half"),
+                        };
+                        let _ = half.write(&mut stream, Lane::Raft).await;
+                    }
+                    held.insert(peer, stream);
                 }
             }
             0 => tokio::time::sleep(Duration::from_millis(100)).await,
