@@ -49,16 +49,20 @@ pub enum Standing {
 
 /// Tells what peers are to quorums.
 pub trait Standings: Send + Sync + 'static {
+    /// The voters by what is known here, without a question, if the peer is one of them.
+    fn voters_with(&self, quorum: QuorumId, peer: PeerId) -> Option<Vec<PeerId>>;
     /// Whether the peer is a voter by what is known here, without a question.
-    fn has_voter(&self, quorum: QuorumId, peer: PeerId) -> bool;
+    fn has_voter(&self, quorum: QuorumId, peer: PeerId) -> bool {
+        self.voters_with(quorum, peer).is_some()
+    }
     /// As the peer can show.
     fn standing(&self, quorum: QuorumId, peer: PeerId) -> BoxFuture<'static, Standing>;
 }
 
 /// The quorums of this node, as it knows them without proof.
 pub trait OwnQuorums: Send + Sync + 'static {
-    /// Whether the peer votes in a quorum that this node is a member of.
-    fn has_voter(&self, quorum: QuorumId, peer: PeerId) -> bool;
+    /// Who votes in a quorum that this node is a member of; nobody in any other.
+    fn voters(&self, quorum: QuorumId) -> Vec<PeerId>;
 }
 
 /// See the module. Cloneable; clones share what is known.
@@ -181,17 +185,17 @@ impl Certificates {
 }
 
 impl Standings for Certificates {
-    fn has_voter(&self, quorum: QuorumId, peer: PeerId) -> bool {
-        if self.0.own.get().is_some_and(|own| own.has_voter(quorum, peer)) {
-            return true;
+    fn voters_with(&self, quorum: QuorumId, peer: PeerId) -> Option<Vec<PeerId>> {
+        let own = self.0.own.get().map(|own| own.voters(quorum)).unwrap_or_default();
+        if own.contains(&peer) {
+            return Some(own);
         }
         let mut known = self.0.known.lock();
         known.used += 1;
         let now = known.used;
-        known.tips.get_mut(&quorum).is_some_and(|(used, tip)| {
-            *used = now;
-            tip.has(peer)
-        })
+        let (used, tip) = known.tips.get_mut(&quorum)?;
+        *used = now;
+        tip.has(peer).then(|| tip.voters().iter().map(|voter| voter.peer).collect())
     }
 
     fn standing(&self, quorum: QuorumId, peer: PeerId) -> BoxFuture<'static, Standing> {

@@ -69,6 +69,14 @@ fn a_file_put_on_one_node_reads_back_from_another_after_its_primary_was_killed()
     let rows = net.at(3, &["quorum", "ls", "--json"]).json();
     let row = rows.as_array().unwrap().iter().find(|row| row["quorum"] == quorum).unwrap().clone();
     assert_eq!(row["members"].as_array().unwrap().len(), 3, "{row}");
+    // On whose word it rests that the object is kept: that of one voter, by its name, and the voters answer for it.
+    let by = &put["acknowledged_by"];
+    let set = |of: &Value| -> std::collections::BTreeSet<String> {
+        of.as_array().unwrap().iter().map(|peer| peer.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(set(&by["voters"]), set(&row["members"]), "{put}");
+    assert!(set(&by["voters"]).contains(by["peer"].as_str().unwrap()), "{put}");
+    assert!(by["name"].as_str().unwrap().starts_with("node-"), "{put}");
     assert!(net.at(3, &["--quorums"]).ok().stdout.contains(&quorum[..8]));
     // Short ids are taken back, as tables show them and shorter.
     let told = net.at(4, &["object", "ls"]).ok().stdout;

@@ -5,8 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Net, command, quorate, wait};
 
 const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/hello.toml");
@@ -92,6 +93,82 @@ fn a_job_is_submitted_at_one_node_and_looked_at_from_others() {
     let dry = submit(&net, 3, HELLO.as_ref(), &["--dry-run"]).ok().stdout;
     assert!(dry.contains("5 of 5 known would run it"), "{dry}");
     assert_eq!(listed(&[]).len(), 2);
+}
+
+/// Goal: one request submits a job and has what it came to, through whichever node. Method: every node of five, two of
+/// which are no members of the job's quorum.
+#[test]
+fn one_request_submits_a_job_and_has_its_result() {
+    let net = Net::up(5);
+    let post = |node: usize, path: &str, body: &Value| -> Value {
+        net.runtime.block_on(net.client(node).post(path, body)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let hello = std::fs::read_to_string(HELLO).unwrap();
+    for node in 1..=5 {
+        let who = format!("node {node}");
+        let body = json!({ "spec": hello, "set": { "who": who }, "key": who });
+        let done = post(node, "/v1/jobs?wait=60s", &body);
+        assert_eq!((&done["state"], &done["existed"]), (&json!("succeeded"), &json!(false)), "{done}");
+        assert_eq!(done["batch"]["outcome"]["outputs"][0]["text"], format!("Hello, {who}!\n"), "{done}");
+        let again = post(node, "/v1/jobs?wait=60s", &body);
+        assert_eq!((&again["job"], &again["existed"]), (&done["job"], &json!(true)));
+        assert_eq!(again["batch"]["outcome"], done["batch"]["outcome"]);
+    }
+    // One that does not end is answered when the time is up.
+    let long = std::fs::read_to_string(spec(&net, "long", SPIN, SMALL)).unwrap();
+    let began = Instant::now();
+    let living = post(5, "/v1/jobs?wait=300ms", &json!({ "spec": long }));
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    let state = living["state"].as_str().unwrap();
+    assert!(["pending", "running"].contains(&state), "{living}");
+    net.at(5, &["job", "cancel", living["job"].as_str().unwrap()]).ok();
+}
+
+/// Goal: many jobs are one command, each of them as if it had been submitted alone.
+#[test]
+fn many_jobs_are_submitted_by_one_command() {
+    let net = Net::up(5);
+    let trap = spec(&net, "trap", TRAP, SMALL);
+    let ran = net.at(4, &["job", "submit", HELLO, trap.to_str().unwrap(), HELLO, "--set", "who=moon"]);
+    // The second has no such parameter, and nothing is submitted.
+    ran.fails(1, &["--set who", "trap.toml", "nothing was submitted"]);
+    assert_eq!(net.at(4, &["job", "ls", "--json"]).json(), json!([]));
+    let printed = net.at(4, &["job", "submit", HELLO, trap.to_str().unwrap(), HELLO]).ok().stdout;
+    let jobs: Vec<&str> = printed.lines().collect();
+    assert_eq!(jobs.len(), 3, "{printed}");
+    for (job, state) in jobs.iter().zip(["succeeded", "failed", "succeeded"]) {
+        reaches(&net, 2, job, state);
+    }
+    assert_ne!(jobs[0], jobs[2]);
+
+    // Lines that say what to run with what, which is found from where they are.
+    std::fs::copy(HELLO, net.dir.path().join("hello.toml")).unwrap();
+    let lines = net.dir.path().join("lines.ndjson");
+    let submit = |text: &str| {
+        std::fs::write(&lines, text).unwrap();
+        net.at(5, &["job", "submit", "--batch", lines.to_str().unwrap()])
+    };
+    submit("{\"file\": \"hello.toml\"}\n{\"file\": \"gone.toml\"}\n").fails(1, &["gone.toml"]);
+    submit("{\"file\": \"hello.toml\"}\n\n{\"files\": \"hello.toml\"}\n").fails(1, &["lines.ndjson:3", "files"]);
+    let whole: String =
+        (0..40).map(|n| format!("{{\"file\":\"hello.toml\",\"set\":{{\"who\":\"{n}\"}},\"key\":\"{n}\"}}\n")).collect();
+    let first = submit(&whole).ok();
+    let jobs: Vec<&str> = first.stdout.lines().collect();
+    assert_eq!(jobs.len(), 40, "{}", first.stdout);
+    for (n, job) in jobs.iter().enumerate() {
+        let ended = reaches(&net, 5, job, "succeeded");
+        assert_eq!(ended["batch"]["outcome"]["outputs"][0]["text"], format!("Hello, {n}!\n"));
+    }
+    let again = submit(&whole).ok();
+    assert_eq!(again.stdout, first.stdout, "keys stand for the same jobs");
+    assert!(again.stderr.contains("was submitted before and is succeeded"), "{}", again.stderr);
+    // What is wrong with one is told, and the others are submitted.
+    let other = whole.replace("\"who\":\"7\"", "\"who\":\"somebody else\"");
+    let mixed = submit(&other);
+    assert_eq!(mixed.stdout.lines().count(), 39);
+    mixed.fails(1, &["lines.ndjson:8", "1 of 40 jobs"]);
+    net.at(5, &["job", "submit", HELLO, HELLO, "--wait"]).fails(2, &["--wait"]);
+    net.at(5, &["job", "submit"]).fails(2, &["<spec>"]);
 }
 
 /// Goal: whatever is wrong with a specification, its writer is told where and what is accepted, and nothing runs.

@@ -298,6 +298,9 @@ fn a_submit_under_the_key_of_a_job_that_ended_says_how_it_ended() {
     assert_eq!(json.code, 1);
     let info: Value = serde_json::from_str(&json.stdout).expect("JSON and nothing else");
     assert_eq!((&info["existed"], &info["state"]), (&Value::Bool(true), &Value::from("failed")));
+    let by = &info["acknowledged_by"];
+    let voters = by["voters"].as_array().unwrap();
+    assert!(voters.len() == 3 && voters.contains(&by["peer"]), "{info}");
 
     // One that lives is the same job, and all is well; a cancelled one is said to be so.
     let job = submit(&waiting, &["--key", "b", "--detach"]).ok().stdout;

@@ -9,7 +9,9 @@ use quorate_protocols::object::Profile;
 use quorate_protocols::{job, task};
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnState, Engine, ErrorClass, FiredByInfo, Kind, RunState, TriggerInfo, as_text, schema};
+use super::{
+    ColumnState, Engine, ErrorBody, ErrorClass, FiredByInfo, Kind, RunState, SpeakerInfo, TriggerInfo, as_text, schema,
+};
 
 /// A job as its quorum knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -351,13 +353,52 @@ pub struct JobIdInfo {
 }
 
 /// A submit that is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SubmitInfo {
     #[schema(value_type = schema::JobId)]
     pub job: JobId,
     pub state: RunState,
     /// It had been submitted before, with the same specification.
     pub existed: bool,
+    /// The member on whose word it is committed.
+    pub acknowledged_by: SpeakerInfo,
+}
+
+/// The answer to a submit that said to wait for the end: the job as it is when it has ended or the time is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitedInfo {
+    #[serde(flatten)]
+    pub info: JobInfo,
+    /// It had been submitted before, with the same specification.
+    pub existed: bool,
+    /// The member on whose word it is committed.
+    pub acknowledged_by: SpeakerInfo,
+}
+
+/// The answer to a submit. One with the job as it is has all that the other has, and more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum SubmitAnswer {
+    Waited(Box<WaitedInfo>),
+    Submitted(SubmitInfo),
+}
+
+/// Jobs that one request submits at most, and bytes of its body.
+pub const SUBMIT_MANY_JOBS_MAX: usize = 1_000;
+pub const SUBMIT_MANY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The answers to many submits, in the order of the submits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SubmitManyInfo {
+    pub jobs: Vec<SubmitOutcome>,
+}
+
+/// The answer to one of many submits, as it would be by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum SubmitOutcome {
+    Submitted(SubmitInfo),
+    Refused(ErrorBody),
 }
 
 /// What a submit would do: its steps, and who could run its tasks as far as this node knows. The last word has each

@@ -33,8 +33,9 @@ pub use faults::{DiskFaults, LinkFaults, NodeFaults};
 pub use job::{
     AttemptInfo, AttemptPhase, BatchInfo, ColumnProgress, DeadLetter, FailureInfo, FileContent, HistoryEntry,
     JobIdInfo, JobIdRequest, JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer,
-    PlannedStep, ResolutionInfo, ResolveRequest, StepInfo, StepRole, StoreInfo, SubmitInfo, SubmitRequest, Tally,
-    TaskInfo, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
+    PlannedStep, ResolutionInfo, ResolveRequest, SUBMIT_MANY_BYTES_MAX, SUBMIT_MANY_JOBS_MAX, StepInfo, StepRole,
+    StoreInfo, SubmitAnswer, SubmitInfo, SubmitManyInfo, SubmitOutcome, SubmitRequest, Tally, TaskInfo, TaskResources,
+    TaskStateInfo, UpdateRequest, VerifyInfo, WaitedInfo, WhyInfo,
 };
 pub use node::{Amounts, Capacity, ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
@@ -42,7 +43,8 @@ pub use object::{
     RemovalInfo,
 };
 pub use quorum::{
-    BenchCommit, BenchForm, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, Unreachable,
+    BenchCommit, BenchForm, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, SpeakerInfo,
+    Unreachable,
 };
 pub use receipt::{ReceiptBundle, ResultReceipt, ResultStatement, TaskAttempt, TaskId, TaskReceipts, Verdict};
 pub use token::{

@@ -6,7 +6,7 @@ use quorate_protocols::quorum;
 use serde::{Deserialize, Serialize};
 
 use super::error::ErrorBody;
-use super::{ColumnState, ObjectState, as_text, schema};
+use super::{ColumnState, ObjectState, SpeakerInfo, as_text, schema};
 
 /// The result of a put.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -33,6 +33,8 @@ pub struct PutInfo {
     /// Claims on the object that were there before: the same bytes had been stored already.
     #[serde(default)]
     pub existed: Vec<Claim>,
+    /// The member on whose word it is committed.
+    pub acknowledged_by: SpeakerInfo,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

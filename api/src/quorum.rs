@@ -44,6 +44,9 @@ pub struct QuorumDetail {
     #[schema(value_type = schema::LogIndex)]
     pub applied: LogIndex,
     pub jobs_ended: u32,
+    /// How many more jobs it takes, whoever submits them: the least that any of its limits leaves. One owner has half
+    /// of each.
+    pub room: u32,
     /// State level: which commands may be proposed.
     pub level: u16,
     /// Quorum time of the newest entry: by the clocks of a majority.
@@ -90,6 +93,19 @@ pub struct MemberView {
     pub view: Option<QuorumDetail>,
     /// Why not.
     pub error: Option<String>,
+}
+
+/// A member that spoke for its quorum, and why it was believed: these voters are answerable for what it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SpeakerInfo {
+    #[schema(value_type = schema::PeerId)]
+    pub peer: PeerId,
+    /// What its operator calls it, as it announced; `null` when that was not heard.
+    pub name: Option<String>,
+    /// The quorum's voters by the certificate that the member was checked against; of a quorum of which the answering
+    /// node is a member, as that one has them.
+    #[schema(value_type = Vec<schema::PeerId>)]
+    pub voters: Vec<PeerId>,
 }
 
 /// One page of a list. Of what is gathered from many quorums, also those that gave no fresh answer in time.

@@ -65,8 +65,11 @@ fn documented_fields_are_there() {
         columns_replaced: 0,
         took_ms: 3,
         existed: vec![Claim { owner: peer, name: Some("a.txt".into()), job, claimed_at: Millis(1) }],
+        acknowledged_by: SpeakerInfo { peer, name: None, voters: vec![peer] },
     };
-    assert_has(&put, &["object", "bytes", "job", "quorum", "profile", "degraded", "columns", "existed"]);
+    let fields = ["object", "bytes", "job", "quorum", "profile", "degraded", "columns", "existed", "acknowledged_by"];
+    assert_has(&put, &fields);
+    assert_has(&put.acknowledged_by, &["peer", "name", "voters"]);
     let removal = RemovalInfo { object: put.object, removed: put.existed.clone(), kept: vec![], gone: true };
     assert_has(&removal, &["object", "removed", "kept", "gone"]);
     assert_has(&put.existed[0], &["owner", "name", "job", "claimed_at"]);

@@ -150,6 +150,7 @@ pub const ROUTES: &[Route] = &[
     brief("GET", "/v1/jobs/{job}/receipts", Verb::JobRead),
     long("GET", "/v1/jobs/{job}/logs", Verb::JobRead),
     brief("POST", "/v1/jobs", Verb::JobSubmit),
+    long("POST", "/v1/jobs:batch", Verb::JobSubmit),
     brief("POST", "/v1/jobs/ids", Verb::JobSubmit),
     brief("POST", "/v1/jobs/plan", Verb::JobSubmit),
     brief("POST", "/v1/jobs/{job}/cancel", Verb::JobControl),

@@ -43,6 +43,7 @@ use clap::{CommandFactory, Parser};
 use args::{Args, Command};
 pub use failure::Failure;
 use ids::Ids;
+use output::print_to_stderr;
 
 /// The commands that are a node, or make one: they act on a data folder and ask nobody. This crate knows how they are
 /// written, and nothing of what is inside a node.

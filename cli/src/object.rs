@@ -168,6 +168,7 @@ fn put_text(info: &PutInfo, ids: &Ids) -> Text {
         ("bytes", format!("{} ({}) in {seconds:.2} s{}", info.bytes, bytes(info.bytes), rate(info.bytes, seconds))),
         ("profile", format!("{}{}", info.profile, if info.degraded { ", degraded: a repair is owed" } else { "" })),
         ("job", info.job.to_string()),
+        ("acknowledged", format!("by {}", ids.peer(info.acknowledged_by.peer))),
     ];
     rows.extend(info.columns.iter().map(|column| ("column", format!("{} {}", column.column, ids.peer(column.holder)))));
     rows.extend(info.existed.iter().map(|claim| ("was there", claim_text(claim, ids))));

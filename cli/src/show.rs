@@ -2,6 +2,7 @@
 
 use quorate_api::{ContactInfo, PeerInfo, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::text::counted;
 
 use super::args::{Common, QuorumCommand};
 use super::failure::Failure;
@@ -103,6 +104,11 @@ pub fn quorum_text(detail: &QuorumDetail, ids: &Ids) -> Text {
     rows.push(("applied", detail.applied.to_string()));
     rows.push(("jobs", format!("{} live, {} ended", info.jobs, detail.jobs_ended)));
     rows.push(("objects", info.objects.to_string()));
+    let room = match detail.room {
+        0 => "none: new jobs and objects are refused".to_owned(),
+        room => format!("for {}", counted(room, "more job")),
+    };
+    rows.push(("room", room));
     rows.push(("time", instant(detail.last_entry_at)));
     if let Some(paused) = &info.paused {
         rows.push(("paused", ids.sentence(paused)));

@@ -6,6 +6,7 @@ use quorate_bench::Through;
 use super::args::{Args, BenchCommand, Command, ObjectCommand, TestnetCommand};
 use super::failure::{FAILED, Failure, NO_NODE, USAGE};
 use super::find::NodeChoice;
+use super::output::table;
 
 fn parse(line: &str) -> Result<Args, String> {
     Args::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
@@ -113,7 +114,7 @@ fn failures_say_what_to_do_next() {
 #[test]
 fn tables_keep_ids_whole() {
     let id = "ab".repeat(48);
-    let text = super::table(&["object", "size"], [vec![id.clone(), "1 B".to_owned()], vec!["x".into(), "2 B".into()]]);
+    let text = table(&["object", "size"], [vec![id.clone(), "1 B".to_owned()], vec!["x".into(), "2 B".into()]]);
     let text = text.as_str();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
@@ -137,7 +138,7 @@ fn text_of_others_neither_acts_nor_makes_up_rows() {
     };
     let hostile = HOSTILE.to_owned();
     safe(&Text::from(HOSTILE), 1);
-    safe(&super::table(&["name", "why"], [vec![hostile.clone(), hostile.clone()], vec!["x".into(), "y".into()]]), 3);
+    safe(&table(&["name", "why"], [vec![hostile.clone(), hostile.clone()], vec!["x".into(), "y".into()]]), 3);
     safe(&facts(&[("name", hostile.clone()), ("why", hostile.clone())]), 2);
     safe(&Text::lines([hostile.clone(), hostile.clone()]).below(HOSTILE).and(HOSTILE), 5);
     let failure = Failure::failed(HOSTILE).hint(HOSTILE).and_hint(HOSTILE);

@@ -22,6 +22,7 @@ use quorate_protocols::ids::Millis;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::error::status;
 use super::limits::{AUDIT_LINES_PER_S_MAX, AUDIT_QUEUE_MAX, AuditLimits};
 use super::tokens::Caller;
 
@@ -34,6 +35,11 @@ const PATH_BYTES_MAX: usize = 512;
 /// What a handler says its request was about, such as the job that it submitted.
 #[derive(Clone, Debug)]
 pub struct Subject(pub String);
+
+/// What a handler says of a request for several things: what each of them became. Each has a line, as if it had been
+/// asked for by itself.
+#[derive(Clone, Debug)]
+pub struct Subjects(pub Vec<Result<String, ErrorCode>>);
 
 /// One request.
 #[derive(Clone, Debug, Serialize)]
@@ -74,6 +80,18 @@ impl Entry {
         let method = method.to_owned();
         let (verb, error, subject) = (None, None, None);
         Self { asked_at, who, owner, from, method, path, verb, status: 0, error, subject, left_out: 0 }
+    }
+
+    /// The lines of a request for several things; one if there were none.
+    pub fn of_each(self, Subjects(subjects): Subjects) -> Vec<Self> {
+        if subjects.is_empty() {
+            return vec![self];
+        }
+        let line = |subject| match subject {
+            Ok(subject) => Self { subject: Some(subject), ..self.clone() },
+            Err(error) => Self { status: status(error).as_u16(), error: Some(error), ..self.clone() },
+        };
+        subjects.into_iter().map(line).collect()
     }
 }
 

@@ -52,6 +52,8 @@ pub trait Backend: Send + Sync + 'static {
     fn node(&self) -> NodeInfo;
     /// Peers known to the transport or by announcement, this node excluded, in order of peer id.
     fn peers(&self) -> Vec<PeerInfo>;
+    /// What its operator calls a peer, as far as this node heard.
+    fn peer_name(&self, peer: PeerId) -> Option<String>;
     /// Asks them whether they hear this node.
     fn contact(&self) -> BoxFuture<'_, ContactInfo>;
     /// Every quorum known here, asked for its own view where it answers in time.

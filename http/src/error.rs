@@ -128,7 +128,10 @@ impl From<ClientError> for ApiError {
             }
             ClientError::Rejected(rejection @ Rejection::Full { .. }) => (
                 code_of(rejection),
-                said("wait until some of them are gone, or name another quorum with --quorum: see `quorate quorum ls`"),
+                said(
+                    "try again without --quorum: this node passes the quorum over for a minute. One owner has half of \
+                     what a quorum holds; `quorate quorum show` says what room it has in all",
+                ),
             ),
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (

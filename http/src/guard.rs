@@ -17,11 +17,12 @@ use quorate_api::{ErrorCode, Route, Verb};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::audit::{Audit, Entry, Subject};
+use super::audit::{Audit, Entry, Subject, Subjects};
 use super::backend::Shared;
 use super::door::{Connection, Need, Place};
 use super::error::ApiError;
 use super::tokens::{Caller, Minted, Tokens};
+use super::wait;
 
 /// A token, kept only as a hash: comparing hashes takes the same time wherever a guess differs.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +109,14 @@ pub async fn guard(State((guard, backend)): State<(Guard, Shared)>, request: Req
     entry.status = response.status().as_u16();
     entry.error = response.extensions().get::<ErrorCode>().copied();
     entry.subject = response.extensions().get::<Subject>().map(|subject| subject.0.clone());
-    guard.audit.record(entry).await;
+    match response.extensions_mut().remove::<Subjects>() {
+        None => guard.audit.record(entry).await,
+        Some(subjects) => {
+            for line in entry.of_each(subjects) {
+                guard.audit.record(line).await;
+            }
+        }
+    }
     response
 }
 
@@ -166,12 +174,11 @@ fn admit(
     // A path that leads nowhere is told to be so. A route that the table has forgotten is the operator's alone.
     let verb = route.map_or(Verb::Operate, |route| route.verb);
     if is_matched && !caller.may(verb) {
-        return Err(ApiError::new(ErrorCode::Forbidden, format!("this token may not do this: it needs {verb}")).hint(
-            match verb {
-                Verb::Operate => "only the token in the node's data folder may".to_owned(),
-                verb => format!("the node's operator can mint one that may: `quorate token mint --may {verb}`"),
-            },
-        ));
+        return Err(lacking(verb));
+    }
+    // A submit that waits is answered with what the job came to.
+    if verb == Verb::JobSubmit && is_awaited(request) && !caller.may(Verb::JobRead) {
+        return Err(lacking(Verb::JobRead));
     }
     let minted = match caller {
         Caller::Operator => None,
@@ -191,9 +198,22 @@ fn admit(
     Ok(Admitted { place, minted })
 }
 
+fn lacking(verb: Verb) -> ApiError {
+    let error = ApiError::new(ErrorCode::Forbidden, format!("this token may not do this: it needs {verb}"));
+    error.hint(match verb {
+        Verb::Operate => "only the token in the node's data folder may".to_owned(),
+        verb => format!("the node's operator can mint one that may: `quorate token mint --may {verb}`"),
+    })
+}
+
+fn is_awaited(request: &Request) -> bool {
+    wait::is_asked(request.uri(), request.headers())
+}
+
 fn need(route: Option<&Route>, request: &Request) -> Need {
     match route {
-        Some(route) if route.is_long => Need::Long,
+        // Whoever asks to be answered late has no claim to what is kept for those that end by themselves.
+        Some(route) if route.is_long || is_awaited(request) => Need::Long,
         _ if request.body().is_end_stream() => Need::Brief,
         _ => Need::Body,
     }

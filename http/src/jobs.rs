@@ -142,6 +142,20 @@ pub async fn wait(
 ) -> Result<Json<JobInfo>, ApiError> {
     let patience = params.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
     let until = params.since.map_or(Until::Ended, |since| Until::Changed { since: LogIndex(since) });
+    match wait_until(&backend, job, until, patience).await? {
+        Some(info) => Ok(Json(info)),
+        None => Ok(Json(backend.job(job).await?)),
+    }
+}
+
+/// The job as soon as the condition holds; `None` when it does not within `patience`, or the node closes. Fails when
+/// the quorum has said nothing since it failed to answer.
+pub async fn wait_until(
+    backend: &Shared,
+    job: JobId,
+    until: Until,
+    patience: Duration,
+) -> Result<Option<JobInfo>, ApiError> {
     let deadline = Instant::now() + patience;
     let shutdown = backend.tasks().shutdown_token();
     // Why the quorum said nothing when it was asked last.
@@ -152,7 +166,7 @@ pub async fn wait(
             return match silence {
                 // To ask once more would keep the client for longer than it said.
                 Some(error) => Err(error),
-                None => Ok(Json(backend.job(job).await?)),
+                None => Ok(None),
             };
         }
         let ended = tokio::select! {
@@ -160,7 +174,7 @@ pub async fn wait(
             () = shutdown.cancelled() => continue,
         };
         match ended {
-            Ok(Some(info)) => return Ok(Json(info)),
+            Ok(Some(info)) => return Ok(Some(info)),
             Ok(None) => {
                 silence = None;
                 continue;

@@ -122,8 +122,21 @@ pub const JSON_BYTES_MAX: usize = 64 * 1024;
 /// make it longer than what it says.
 pub const SUBMIT_BYTES_MAX: usize = 4 * quorate_protocols::job::limits::SPEC_BYTES_MAX;
 
-/// Outputs that a job shows of itself; all of them are at `/v1/jobs/{job}/outputs`.
-pub const OUTCOME_OUTPUTS_MAX: u32 = 16;
+// What may be submitted by itself may be submitted among others.
+const _: () = assert!(SUBMIT_BYTES_MAX < quorate_api::SUBMIT_MANY_BYTES_MAX);
+
+/// Requests with many submits that are in hand at once: the body of each is in memory until all its jobs are answered.
+pub const SUBMIT_MANY_MAX: usize = 4;
+
+/// Jobs of one of them that are on their way to their quorums together. As many again are left of what a primary
+/// handles at once for one peer.
+pub const SUBMIT_MANY_IN_FLIGHT: usize = 32;
+
+/// Jobs that were not begun by then are refused, so that the answer comes before its client has given up.
+pub const SUBMIT_MANY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Outputs that a job shows of itself; all of them are at `/v1/jobs/{job}/outputs`. As many as come with its end.
+pub const OUTCOME_OUTPUTS_MAX: u32 = quorate_protocols::job::limits::WATCH_OUTPUTS_MAX as u32;
 
 /// Receipts are gathered of at most so many tasks.
 pub const RECEIPT_TASKS_MAX: u32 = 10_000;

@@ -1,7 +1,7 @@
 //! The API's view of a running [`Node`].
 
 use quorate_protocols::capacity::Requirement;
-use quorate_protocols::quorum::watch::Until;
+use quorate_protocols::quorum::watch::{Met, Until};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use quorate_node::approver::ScopeLeases;
 use quorate_node::compose::{Node, NodeEvent};
 use quorate_node::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use quorate_node::quorums::logs::LogPage;
-use quorate_node::quorums::submit::Wanted;
+use quorate_node::quorums::submit::{Submitted, Wanted};
 use quorate_node::quorums::{ClientError, QuorumClient};
 use quorate_node::raft::{HostEvent, Unheard};
 use quorate_node::resources::ScopeUsage;
@@ -34,7 +34,7 @@ use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::request::{ObjectView, QuorumView};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses};
-use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::message::{LogStream, OutputRef};
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
@@ -116,8 +116,9 @@ impl NodeBackend {
         }
     }
 
-    async fn job_info(&self, record: &JobRecord) -> Result<JobInfo, ApiError> {
-        let (outcome, outcome_hidden) = match self.outcome(record).await {
+    /// `outputs`: those that came with the record, if any did.
+    async fn job_info(&self, record: &JobRecord, outputs: Option<Vec<OutputRef>>) -> Result<JobInfo, ApiError> {
+        let (outcome, outcome_hidden) = match self.outcome(record, outputs).await {
             Ok(outcome) => (outcome, None),
             // The state is for everybody.
             Err(ClientError::Forbidden { reason }) => (None, Some(reason)),
@@ -138,21 +139,31 @@ impl NodeBackend {
     }
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
-    async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ClientError> {
+    async fn outcome(
+        &self,
+        record: &JobRecord,
+        outputs: Option<Vec<OutputRef>>,
+    ) -> Result<Option<OutcomeInfo>, ClientError> {
         let Some((spec, _)) = record.batch().filter(|_| record.state == RunState::Succeeded) else {
             return Ok(None);
         };
         let plan = Plan::of(spec);
         let step = plan.last();
-        let query = Query::Outputs { job: record.job, step, from: TaskIndex(0), limit: OUTCOME_OUTPUTS_MAX };
-        match self.ask_primary(record.job.quorum, query).await? {
-            QueryAnswer::Outputs(outputs) => Ok(Some(OutcomeInfo {
-                outputs: outputs.iter().map(views::output_info).collect(),
-                tasks: plan.step(step).map_or(0, |step| step.tasks),
-            })),
-            QueryAnswer::Unknown => Ok(None),
-            other => Err(unexpected(record.job.quorum, "outputs", &other)),
-        }
+        let outputs = match outputs {
+            Some(outputs) => outputs,
+            None => {
+                let query = Query::Outputs { job: record.job, step, from: TaskIndex(0), limit: OUTCOME_OUTPUTS_MAX };
+                match self.ask_primary(record.job.quorum, query).await? {
+                    QueryAnswer::Outputs(outputs) => outputs,
+                    QueryAnswer::Unknown => return Ok(None),
+                    other => return Err(unexpected(record.job.quorum, "outputs", &other)),
+                }
+            }
+        };
+        Ok(Some(OutcomeInfo {
+            outputs: outputs.iter().map(views::output_info).collect(),
+            tasks: plan.step(step).map_or(0, |step| step.tasks),
+        }))
     }
 
     pub(super) fn jobs_client(&self) -> &QuorumClient {
@@ -265,7 +276,7 @@ impl Backend for NodeBackend {
         let quorums = self.node.quorums().quorums();
         NodeInfo {
             peer: identity.peer(),
-            name: Some(self.node.directory().name()).filter(|name| !name.is_empty()).map(str::to_owned),
+            name: self.peer_name(identity.peer()),
             incarnation: identity.incarnation,
             boot: identity.boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -299,6 +310,15 @@ impl Backend for NodeBackend {
                 ..views::peer_info(*peer, seen.as_ref(), known.as_ref())
             })
             .collect()
+    }
+
+    fn peer_name(&self, peer: PeerId) -> Option<String> {
+        let directory = self.node.directory();
+        let name = match peer == self.node.identity().peer() {
+            true => directory.name().to_owned(),
+            false => directory.peer(peer)?.advert.name,
+        };
+        Some(name).filter(|name| !name.is_empty())
     }
 
     fn contact(&self) -> BoxFuture<'_, ContactInfo> {
@@ -412,14 +432,14 @@ impl Backend for NodeBackend {
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
             let record = self.record(job).await?;
-            self.job_info(&record).await
+            self.job_info(&record, None).await
         })
     }
 
     fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
         Box::pin(async move {
             match self.node.jobs().watch(job, until, patience).await {
-                Ok(Some(record)) => Ok(Some(self.job_info(&record).await?)),
+                Ok(Some(Met { record, outputs })) => Ok(Some(self.job_info(&record, outputs).await?)),
                 Ok(None) => Ok(None),
                 Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Err(no_job(job)),
                 Err(error) => Err(error.into()),
@@ -437,7 +457,10 @@ impl Backend for NodeBackend {
     }
 
     fn command(&self, job: JobId, command: Command) -> Answer<'_, CommandReply> {
-        Box::pin(async move { Ok(self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?) })
+        Box::pin(async move {
+            let (reply, _) = self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?;
+            Ok(reply)
+        })
     }
 
     fn random(&self) -> [u8; 16] {
@@ -450,8 +473,9 @@ impl Backend for NodeBackend {
 
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
-            let (state, existed) = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
-            Ok(SubmitInfo { job, state: state.into(), existed })
+            let Submitted { state, existed, by } = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
+            let name = self.peer_name(by.peer);
+            Ok(SubmitInfo { job, state: state.into(), existed, acknowledged_by: views::speaker_info(by, name) })
         })
     }
 
@@ -495,14 +519,14 @@ impl Backend for NodeBackend {
                 Command::Object(object.manifest, ObjectCommand::Remove { claims: selector, force: removal.force });
             match self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await {
                 // What a try before this one gave up is not in its reply.
-                Ok(CommandReply::Removed { removed: now, kept }) => {
+                Ok((CommandReply::Removed { removed: now, kept }, _)) => {
                     let removed = if now.is_empty() { removed } else { now };
                     Ok(views::removal_info(object, removed, kept))
                 }
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => {
                     Ok(views::removal_info(object, removed, Vec::new()))
                 }
-                Ok(other) => Err(ApiError::internal(format!("a removal was answered with {other:?}"))),
+                Ok((other, _)) => Err(ApiError::internal(format!("a removal was answered with {other:?}"))),
                 Err(error) => Err(error.into()),
             }
         })

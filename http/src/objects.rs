@@ -22,12 +22,10 @@ use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::{DOWNLOAD_CHUNKS_MAX, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
+use super::lines::{self, NDJSON};
 use super::page::PageParams;
 use super::removal::Removal;
 use super::views;
-
-/// Asked for with `Accept`, an upload's progress comes as one JSON value per line.
-const NDJSON: &str = "application/x-ndjson";
 
 /// Objects of every quorum that this node knows, the newest first.
 #[utoipa::path(get, path = "/v1/objects", tag = "objects", params(PageParams),
@@ -126,10 +124,7 @@ pub async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request = params.check(&headers)?;
-    let wants_progress = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().starts_with(NDJSON))));
+    let wants_progress = lines::are_wanted(&headers);
     let body = pumped(body);
     let (report, progress) = watch::channel(PutProgress::default());
     let began = Instant::now();
@@ -137,7 +132,8 @@ pub async fn put(
     // A task of its own: a client that goes away must not stop a commit half way.
     let put = seams::spawn(async move {
         let outcome = put.await?;
-        Ok(views::put_info(outcome, began.elapsed()))
+        let name = backend.peer_name(outcome.by.peer);
+        Ok(views::put_info(outcome, name, began.elapsed()))
     });
     let outcome = async move {
         match put.await {
@@ -167,15 +163,6 @@ fn pumped(body: Body) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
         }
     });
     streams::receiver(receive).boxed()
-}
-
-fn line(update: &PutUpdate) -> Bytes {
-    let mut text = serde_json::to_vec(update).unwrap_or_else(|error| {
-        tracing::error!(%error, "a progress line cannot be written");
-        Vec::new()
-    });
-    text.push(b'\n');
-    text.into()
 }
 
 /// Reports progress until the put has ended, then its end. Every phase gets a line, at once and in order, however short
@@ -248,7 +235,7 @@ impl Teller {
     }
 
     async fn send(&self, update: &PutUpdate) -> bool {
-        self.lines.send(line(update)).await.is_ok()
+        self.lines.send(lines::line(update)).await.is_ok()
     }
 }
 

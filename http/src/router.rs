@@ -8,7 +8,7 @@ use axum::http::{Uri, header};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use quorate_api::ErrorCode;
+use quorate_api::{ErrorCode, SUBMIT_MANY_BYTES_MAX};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,8 +20,10 @@ use super::error::ApiError;
 use super::events::StreamPlaces;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
+use super::submit_many::SubmitManyPlaces;
 use super::{
-    bench, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, token, triggers,
+    bench, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, submit_many, tasks, testing, token,
+    triggers,
 };
 
 #[derive(OpenApi)]
@@ -54,6 +56,9 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(submit::submit))
         .routes(routes!(submit::plan))
         .layer(DefaultBodyLimit::max(SUBMIT_BYTES_MAX));
+    let many = OpenApiRouter::new()
+        .routes(routes!(submit_many::submit_many))
+        .layer(DefaultBodyLimit::max(SUBMIT_MANY_BYTES_MAX));
     let router = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(node::node))
         .routes(routes!(node::peers))
@@ -84,6 +89,7 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::logs))
         .routes(routes!(submit::id))
         .merge(submits)
+        .merge(many)
         .routes(routes!(objects::list, objects::put))
         .routes(routes!(objects::show, objects::remove))
         .routes(routes!(objects::content))
@@ -140,6 +146,7 @@ pub fn router(backend: Shared, required: Guard, streams_max: usize) -> axum::Rou
         })
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .layer(Extension(StreamPlaces::new(streams_max)))
+        .layer(Extension(SubmitManyPlaces::default()))
         .layer(Extension(required.tokens.clone()))
         .layer(middleware::from_fn_with_state((required, backend.clone()), guard))
         // Handlers act as part of the node: what they start belongs to it.

@@ -4,18 +4,24 @@
 //! knows the objects. So whoever speaks HTTP needs no library to submit, and what is wrong is told by line.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use quorate_api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, Kind, PlanInfo, SubmitInfo, SubmitRequest};
+use quorate_api::{
+    ErrorBody, FileContent, JobIdInfo, JobIdRequest, Kind, PlanInfo, SubmitAnswer, SubmitInfo, SubmitRequest,
+    WaitedInfo,
+};
 use quorate_node::quorums::submit::Wanted;
-use quorate_protocols::ids::ObjectId;
+use quorate_protocols::ids::{JobId, ObjectId};
 use quorate_protocols::job::JobSpec;
+use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::task::spec::Content;
 use quorate_spec::{Source, SpecFile, read, show};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::audit::Subject;
 use super::backend::Shared;
@@ -23,7 +29,8 @@ use super::error::ApiError;
 use super::extract;
 use super::limits::{LISTING_FAN_OUT, TEXT_BYTES_MAX};
 use super::modules::NOT_SENT;
-use super::views;
+use super::wait::{Wait, WaitParams};
+use super::{jobs, views};
 
 /// An id to submit under. Asking chooses the quorum, and forms one when there is none with room.
 #[utoipa::path(post, path = "/v1/jobs/ids", tag = "jobs", request_body = JobIdRequest,
@@ -38,17 +45,58 @@ pub async fn id(
 
 /// Submits a job that computes, at once or each time its trigger fires. Committed when it is answered with success. A
 /// submit whose answer was lost is repeated under its id or key.
-#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", request_body = SubmitRequest,
-    responses((status = 200, body = SubmitInfo), (status = "default", body = ErrorBody)))]
+///
+/// With `wait`, or `Prefer: wait=30`, the answer comes when the job has ended or the time is up, with the job as it is
+/// then. A job whose quorum says nothing more within that time is answered as without.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", params(WaitParams), request_body = SubmitRequest,
+    responses((status = 200, body = SubmitAnswer), (status = "default", body = ErrorBody)))]
 pub async fn submit(
     State(backend): State<Shared>,
+    wait: Result<Wait, ApiError>,
     extract::Json(request): extract::Json<SubmitRequest>,
-) -> Result<(Extension<Subject>, Json<SubmitInfo>), ApiError> {
-    let Built { file, spec, .. } = built(&backend, &request, Use::Submit).await?;
+) -> Result<(Extension<Subject>, HeaderMap, Json<SubmitAnswer>), ApiError> {
+    let wait = wait?;
+    let (job, spec) = prepare(&backend, &request).await?;
+    let answer = match wait.patience() {
+        None => SubmitAnswer::Submitted(backend.submit(job, spec).await?),
+        Some(patience) => submit_and_wait(&backend, job, spec, patience).await?,
+    };
+    Ok((Extension(Subject(job.to_string())), wait.applied(), Json(answer)))
+}
+
+/// The submit and the watch for the end leave together, so that both take one trip to the quorum.
+async fn submit_and_wait(
+    backend: &Shared,
+    job: JobId,
+    spec: JobSpec,
+    patience: Duration,
+) -> Result<SubmitAnswer, ApiError> {
+    // A wait that fails is no failure of the submit.
+    let waiting =
+        async { Ok::<_, ApiError>(jobs::wait_until(backend, job, Until::EndedOnceSubmitted, patience).await) };
+    let (submitted, ended) = tokio::try_join!(backend.submit(job, spec), waiting)?;
+    let info = match ended {
+        Ok(Some(info)) => Ok(info),
+        Ok(None) => backend.job(job).await,
+        Err(error) => Err(error),
+    };
+    Ok(match info {
+        Ok(info) => {
+            let SubmitInfo { existed, acknowledged_by, .. } = submitted;
+            SubmitAnswer::Waited(Box::new(WaitedInfo { info, existed, acknowledged_by }))
+        }
+        // That it is submitted is known, and worth more than why its state is not.
+        Err(_) => SubmitAnswer::Submitted(submitted),
+    })
+}
+
+/// The id and the specification of what is submitted. Chooses the quorum if the request names no id.
+pub async fn prepare(backend: &Shared, request: &SubmitRequest) -> Result<(JobId, JobSpec), ApiError> {
+    let Built { file, spec, .. } = built(backend, request, Use::Submit).await?;
     let job = match request.job {
         None => {
             let quorum = request.quorum.or(file.quorum());
-            let wanted = Wanted { key: request.key, quorum, dedicated: file.is_dedicated() };
+            let wanted = Wanted { key: request.key.clone(), quorum, dedicated: file.is_dedicated() };
             backend.job_id(wanted).await?
         }
         Some(_) if request.key.is_some() || request.quorum.is_some() => {
@@ -56,7 +104,7 @@ pub async fn submit(
         }
         Some(job) => job,
     };
-    Ok((Extension(Subject(job.to_string())), Json(backend.submit(job, spec).await?)))
+    Ok((job, spec))
 }
 
 /// What a submit of this would do, and who could run its tasks. Nothing is submitted.

@@ -3,6 +3,7 @@
 mod description;
 mod door;
 mod jobs;
+mod submits;
 mod tokens;
 mod triggers;
 
@@ -42,9 +43,9 @@ use quorate_node::identity::Identity;
 use quorate_node::objects::{
     GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest,
 };
-use quorate_node::quorums::ClientError;
 use quorate_node::quorums::logs::{LogError, LogPage};
 use quorate_node::quorums::submit::{SubmitError, Wanted};
+use quorate_node::quorums::{ClientError, Speaker};
 use quorate_node::raft::HostEvent;
 use quorate_node::seams::TaskGroup;
 use quorate_node::seams::entropy::OsEntropy;
@@ -141,6 +142,11 @@ impl Fake {
     }
 }
 
+/// The member of every quorum that answers for it.
+fn speaker() -> Speaker {
+    Speaker { peer: PeerId([9; 32]), voters: [7, 8, 9].map(|n| PeerId([n; 32])).to_vec() }
+}
+
 fn unknown<T>(job: JobId) -> Result<T, ApiError> {
     Err(ClientError::Rejected(Rejection::UnknownJob { job }).into())
 }
@@ -172,6 +178,9 @@ impl Backend for Fake {
     }
     fn peers(&self) -> Vec<PeerInfo> {
         Vec::new()
+    }
+    fn peer_name(&self, peer: PeerId) -> Option<String> {
+        (peer == speaker().peer).then(|| "attic".to_owned())
     }
     fn contact(&self) -> BoxFuture<'_, ContactInfo> {
         Box::pin(async { ContactInfo::default() })
@@ -208,19 +217,24 @@ impl Backend for Fake {
     }
     fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
         Box::pin(async move {
-            if self.is_unknown.load(Ordering::Relaxed) {
-                return Err(ClientError::QuorumUnknown { quorum: job.quorum }.into());
+            let end = tokio::time::Instant::now() + patience;
+            loop {
+                if self.is_unknown.load(Ordering::Relaxed) {
+                    return Err(ClientError::QuorumUnknown { quorum: job.quorum }.into());
+                }
+                let info = match self.job(job).await {
+                    Err(_) if until == Until::EndedOnceSubmitted => None,
+                    info => Some(info?),
+                };
+                let holds = |info: &JobInfo| match until {
+                    Until::Changed { since } => info.revision > since.0,
+                    Until::Ended | Until::EndedOnceSubmitted | Until::Holders { .. } => info.state.is_final(),
+                };
+                if info.as_ref().is_some_and(holds) || tokio::time::Instant::now() >= end {
+                    return Ok(info.filter(holds));
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            let info = self.job(job).await?;
-            let holds = match until {
-                Until::Changed { since } => info.revision > since.0,
-                _ => info.state.is_final(),
-            };
-            if holds {
-                return Ok(Some(info));
-            }
-            tokio::time::sleep(patience).await;
-            Ok(None)
         })
     }
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer> {
@@ -247,7 +261,10 @@ impl Backend for Fake {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
             match self.commit_by(owner().peer(), Command::submit(owner().signing_key(), job, spec))? {
-                CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state: state.into(), existed }),
+                CommandReply::Submitted { existed, state } => {
+                    let acknowledged_by = views::speaker_info(speaker(), self.peer_name(speaker().peer));
+                    Ok(SubmitInfo { job, state: state.into(), existed, acknowledged_by })
+                }
                 other => panic!("{other:?}"),
             }
         })
@@ -338,6 +355,7 @@ impl Backend for Fake {
                 degraded: false,
                 columns: vec![(PieceIndex(0), PeerId([9; 32]))],
                 existed: Vec::new(),
+                by: speaker(),
                 progress: progress.borrow().clone(),
             })
         })
@@ -640,6 +658,7 @@ async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() 
             PutUpdate::Done(info) => {
                 let info: PutInfo = info;
                 assert_eq!((info.object, info.bytes), (OBJECT, 10));
+                assert_eq!(info.acknowledged_by, views::speaker_info(speaker(), Some("attic".to_owned())));
                 assert!(read >= 5);
                 phases.dedup();
                 use PutPhaseInfo::{Approval, Commit, Done, Placing, Receipts, Sending};
@@ -724,6 +743,7 @@ async fn the_description_lists_every_route() {
         "/v1/jobs/{job}/wait",
         "/v1/jobs/ids",
         "/v1/jobs/plan",
+        "/v1/jobs:batch",
         "/v1/jobs/{job}/why",
         "/v1/jobs/{job}/cancel",
         "/v1/jobs/{job}/pause",
@@ -757,7 +777,7 @@ async fn the_description_lists_every_route() {
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 40, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 41, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/faults"].is_object() && served["paths"]["/v1/bench/noop"].is_object());

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use quorate_api::{
     Claim, ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, NodeRole, ObjectColumn, ObjectInfo, OwedRepair,
-    PeerInfo, PeerReason, PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, RemovalInfo, StoreInfo,
-    Unreachable,
+    PeerInfo, PeerReason, PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, RemovalInfo, SpeakerInfo,
+    StoreInfo, Unreachable,
 };
 use quorate_protocols::approval::Grant;
 use quorate_protocols::directory::QuorumAdvert;
@@ -20,6 +20,7 @@ use quorate_protocols::quorum::{self, Event};
 use quorate_node::compose::NodeEvent;
 use quorate_node::directory::KnownPeer;
 use quorate_node::objects::{ObjectEvent, PutOutcome, PutPhase, PutProgress};
+use quorate_node::quorums::Speaker;
 use quorate_node::raft::HostEvent;
 use quorate_node::seams::PeerView;
 
@@ -90,6 +91,7 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
         committed: view.committed,
         applied: view.applied,
         jobs_ended: view.jobs_ended,
+        room: view.room,
         level: view.level,
         last_entry_at: view.time,
         clock_apart_ms: view.clock_apart_ms,
@@ -207,7 +209,14 @@ pub fn put_progress(progress: &PutProgress) -> PutProgressInfo {
     }
 }
 
-pub fn put_info(outcome: PutOutcome, took: Duration) -> PutInfo {
+/// `name`: as its operator calls the peer, if that was heard.
+pub fn speaker_info(speaker: Speaker, name: Option<String>) -> SpeakerInfo {
+    let Speaker { peer, voters } = speaker;
+    SpeakerInfo { peer, name, voters }
+}
+
+/// `name`: of the member that acknowledged it.
+pub fn put_info(outcome: PutOutcome, name: Option<String>, took: Duration) -> PutInfo {
     PutInfo {
         object: outcome.object,
         bytes: outcome.bytes,
@@ -221,6 +230,7 @@ pub fn put_info(outcome: PutOutcome, took: Duration) -> PutInfo {
         columns_replaced: outcome.progress.columns_replaced,
         took_ms: took.as_millis() as u64,
         existed: outcome.existed.into_iter().map(Claim::from).collect(),
+        acknowledged_by: speaker_info(outcome.by, name),
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod approval;
 pub mod backoff;
+pub mod budget;
 pub mod capacity;
 pub mod certificate;
 pub mod directory;

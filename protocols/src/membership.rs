@@ -31,7 +31,11 @@ impl Voters {
     }
     /// Smallest number of voters that any other such number shares a voter with.
     pub fn majority(&self) -> usize {
-        self.0.len() / 2 + 1
+        Self::majority_of(self.0.len())
+    }
+    /// The same of so many voters.
+    pub const fn majority_of(voters: usize) -> usize {
+        voters / 2 + 1
     }
     /// Whether the voters among `voices` are a majority. A repeat is not a second voice.
     pub fn is_majority(&self, voices: &BTreeSet<MemberId>) -> bool {

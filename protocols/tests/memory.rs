@@ -56,10 +56,10 @@ fn trigger() -> JobSpec {
     JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, BatchSpec::new(call))))
 }
 
-/// Goal: ten thousand triggers that wait for their instants take less than 2 KiB each at every member; the primary's
-/// planner included.
+/// Goal: ten thousand triggers that wait for their instants take less than 2.5 KiB each at every member, the owner's
+/// signature and the primary's planner included.
 #[test]
-fn a_waiting_trigger_takes_less_than_two_kibibytes() {
+fn a_waiting_trigger_takes_less_than_two_and_a_half_kibibytes() {
     let mut state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
     let mut planner = Planner::default();
     let before = IN_USE.load(Ordering::Relaxed);
@@ -88,5 +88,5 @@ fn a_waiting_trigger_takes_less_than_two_kibibytes() {
     assert_eq!(state.next_trigger_due().0.or(state.next_trigger_due().1), Some(Millis(10_000)));
     let each = (IN_USE.load(Ordering::Relaxed) - before) / TRIGGERS_MAX;
     println!("{each} bytes each");
-    assert!(each < 2_048, "{each} bytes each");
+    assert!(each < 2_560, "{each} bytes each");
 }

@@ -1,5 +1,6 @@
 //! Certificates over a scripted network: who is believed, and what a liar costs.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use quorate_protocols::approval::Signature;
@@ -90,9 +91,13 @@ async fn a_change_is_learnt_from_the_new_voter_and_an_older_certificate_takes_no
         false => JobAnswer::Certificate(first()),
     });
     let quorum = founding().quorum();
+    let voters = |numbers: [u8; 3]| Some(numbers.map(peer).into_iter().collect::<BTreeSet<_>>());
+    let known_with = |n: u8| certificates.voters_with(quorum, peer(n)).map(BTreeSet::from_iter);
     assert_eq!(certificates.standing(quorum, peer(3)).await, Standing::Voter);
+    assert_eq!(known_with(1), voters([1, 2, 3]));
     assert_eq!(certificates.standing(quorum, peer(4)).await, Standing::Voter);
-    assert!(!certificates.has_voter(quorum, peer(3)), "4 has taken its place");
+    assert_eq!(known_with(1), voters([1, 2, 4]));
+    assert_eq!(known_with(3), None, "4 has taken its place");
     // It shows what it had.
     assert_eq!(certificates.standing(quorum, peer(3)).await, Standing::Stranger);
     assert!(certificates.has_voter(quorum, peer(4)));
@@ -147,8 +152,8 @@ async fn who_has_moved_or_is_busy_or_silent_is_no_voter_for_now() {
 struct Own;
 
 impl OwnQuorums for Own {
-    fn has_voter(&self, quorum: QuorumId, asked: PeerId) -> bool {
-        quorum == founding().quorum() && asked == peer(1)
+    fn voters(&self, quorum: QuorumId) -> Vec<PeerId> {
+        if quorum == founding().quorum() { vec![peer(1)] } else { Vec::new() }
     }
 }
 
@@ -157,6 +162,7 @@ async fn quorums_of_this_node_need_no_proof() {
     let (certificates, net, _) = certificates(|_| JobAnswer::NotMember);
     certificates.set_own(Arc::new(Own));
     assert_eq!(certificates.standing(founding().quorum(), peer(1)).await, Standing::Voter);
+    assert_eq!(certificates.voters_with(founding().quorum(), peer(1)), Some(vec![peer(1)]));
     assert!(net.asked().is_empty());
 }
 

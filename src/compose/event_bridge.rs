@@ -1,5 +1,5 @@
 //! The bridge of events between actors: who connected, to the quorums, the directory and those who follow the node; and
-//! what this node's quorums are, to the directory that announces them.
+//! what this node's quorums are, to the directory that announces them and to the resources that have room for members.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use super::node::NodeEvent;
 use crate::directory::Directory;
 use crate::presence::ObservedNet;
-use crate::raft::{HostEvent, QuorumHost};
+use crate::raft::{HostEvent, Quorum, QuorumHost};
+use crate::resources::Resources;
 use crate::seams::{NetEvent, Seams};
 
 /// Between two looks at what the led quorums should be announced as.
@@ -24,6 +25,7 @@ pub(super) struct BridgeParts {
     pub seams: Seams,
     pub observed: ObservedNet,
     pub directory: Directory,
+    pub resources: Resources,
     pub quorums: QuorumHost,
     pub events: broadcast::Receiver<HostEvent>,
     pub net_events: mpsc::Receiver<NetEvent>,
@@ -32,7 +34,7 @@ pub(super) struct BridgeParts {
 }
 
 pub(super) fn start(parts: BridgeParts) {
-    let BridgeParts { seams, observed, directory, quorums, events, net_events, host_events, bus } = parts;
+    let BridgeParts { seams, observed, directory, resources, quorums, events, net_events, host_events, bus } = parts;
     let network = NetworkBridge { observed, directory: directory.clone(), net_events, host_events, bus };
     let shutdown = seams.tasks.shutdown_token();
     seams.tasks.spawn(async move {
@@ -43,7 +45,7 @@ pub(super) fn start(parts: BridgeParts) {
         }
     });
     let shutdown = seams.tasks.shutdown_token();
-    let quorums = QuorumBridge { directory, quorums, events, told: BTreeSet::new() };
+    let quorums = QuorumBridge { directory, resources, quorums, events, told: BTreeSet::new() };
     seams.tasks.spawn(async move {
         tokio::select! {
             biased;
@@ -87,6 +89,7 @@ impl NetworkBridge {
 
 struct QuorumBridge {
     directory: Directory,
+    resources: Resources,
     quorums: QuorumHost,
     events: broadcast::Receiver<HostEvent>,
     /// Quorums that the directory was told of.
@@ -153,8 +156,11 @@ impl QuorumBridge {
         }
     }
 
+    /// In how many quorums this node is, and with whom.
     fn announce_memberships(&self) {
-        self.directory.set_memberships(self.quorums.quorums().len() as u32);
+        let quorums = self.quorums.quorums();
+        self.directory.set_memberships(quorums.len() as u32);
+        self.resources.set_members(quorums.iter().flat_map(Quorum::members).collect());
     }
 }
 

@@ -1,8 +1,9 @@
-//! Leases of membership, as this node's quorums ask for them: its own from its approver, others' from a round of
-//! asking.
+//! Leases of membership, and trust in members, as this node's quorums ask for them: trust from the directory, its own
+//! leases from its approver, others' from a round of asking.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::standby::{self, Renewed};
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::ids::{LeaseId, Nonce, PeerId, QuorumId};
@@ -21,6 +22,10 @@ pub struct NodeMembershipLeases {
 }
 
 impl MembershipLeases for NodeMembershipLeases {
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        self.directory.check_trust(peer)
+    }
+
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool {
         self.approver.use_member_lease(lease, quorum)
     }

@@ -15,12 +15,14 @@ mod start;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quorate_protocols::admission::{Admission, Trust};
+use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
@@ -92,6 +94,8 @@ pub struct NodeSettings {
     pub draining: bool,
     /// Size of the quorums that this node forms.
     pub voters: usize,
+    /// How long a member must be away, or not be trusted, before another takes its place.
+    pub replace_grace: Duration,
     /// Disk that may be promised; `None`: what the machine has.
     pub disk_bytes_max: Option<u64>,
     pub driver: DriverSettings,
@@ -112,6 +116,7 @@ impl Default for NodeSettings {
             labels: BTreeMap::new(),
             draining: false,
             voters: VOTERS_DEFAULT,
+            replace_grace: REPLACE_GRACE,
             disk_bytes_max: None,
             driver: DriverSettings::default(),
             hosts: AllowedHosts::default(),
@@ -139,9 +144,11 @@ impl From<&Config> for NodeSettings {
             labels: config.node.labels.clone(),
             draining: config.node.drain,
             voters: config.quorum.voters,
+            replace_grace: config.quorum.replace_grace,
             disk_bytes_max: config.resources.disk_max.map(|size| size.0),
             driver: DriverSettings {
                 repair_grace: config.quorum.replace_grace * REPAIR_GRACE_PER_REPLACE_GRACE,
+                trust_grace: config.quorum.replace_grace,
                 round_interval: config.objects.repair_interval,
                 audit_interval: config.objects.audit_interval,
                 ..DriverSettings::default()

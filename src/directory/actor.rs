@@ -17,7 +17,7 @@ use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::wire::{self, DecodeError, Record};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::Shared;
+use super::{Core, Shared};
 use crate::certificates::Standing;
 use crate::seams::{Frame, GossipMessage, Protocol, Topic};
 
@@ -78,9 +78,12 @@ impl Actor {
         let mut core = shared.lock();
         core.state.expire(now);
         let own = shared.own_advert(core.announcer.sequence());
-        let due = core.announcer.due(now, own, || shared.seams.entropy.u64());
-        let jobs = core.searches.due(now);
-        let wake_at = core.announcer.wake_at(now).min(core.searches.wake_at().unwrap_or(Millis(u64::MAX)));
+        let Core { announcer, searches, pace, .. } = &mut *core;
+        // Whoever looks for peers waits for the answers.
+        let jobs = searches.due(now, pace);
+        let due = announcer.due(now, own, pace, || shared.seams.entropy.u64());
+        let wake_at = announcer.wake_at(now).min(searches.wake_at().unwrap_or(Millis(u64::MAX)));
+        let wake_at = wake_at.max(pace.held_until().unwrap_or_default());
         let sent = due.quorums.len() + jobs.len() + usize::from(due.peer.is_some());
         shared.metrics.adverts_sent.inc_by(sent as u64);
         shared.refresh_own(&mut core);

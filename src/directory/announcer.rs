@@ -2,7 +2,8 @@
 //!
 //! News is announced at once, but not more often than every [`ADVERT_CHANGE_INTERVAL`]; everything is repeated every
 //! [`ADVERT_INTERVAL`] with jitter, and a few times soon after a new connection, because a peer that just joined has
-//! heard nothing and the meshes that would carry an announcement to it are still forming.
+//! heard nothing and the meshes that would carry an announcement to it are still forming. All of it keeps to a pace
+//! ([`Pace`]): what is beyond stays due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use quorate_protocols::directory::limits::{
 };
 use quorate_protocols::directory::{PeerAdvert, QuorumAdvert};
 use quorate_protocols::ids::{Millis, QuorumId};
+
+use super::pace::Pace;
 
 #[derive(Debug)]
 pub(super) struct Announcer {
@@ -78,13 +81,20 @@ impl Announcer {
         self.own_quorums.remove(&quorum);
     }
 
-    /// Takes what is due. `own` is what this node would announce of itself now; `random` is used for jitter.
-    pub fn due(&mut self, now: Millis, own: PeerAdvert, mut random: impl FnMut() -> u64) -> Due {
+    /// Takes what is due and within the pace. `own` is what this node would announce of itself now; `random` is used
+    /// for jitter.
+    pub fn due(&mut self, now: Millis, own: PeerAdvert, pace: &mut Pace, mut random: impl FnMut() -> u64) -> Due {
         let mut due = Due::default();
-        let owed_now = self.owed.first().is_some_and(|at| *at <= now);
-        self.owed.retain(|at| *at > now);
+        if self.owed.first().is_some_and(|at| *at <= now) {
+            self.owed.retain(|at| *at > now);
+            self.repeat_at = self.repeat_at.min(now);
+            for own in self.own_quorums.values_mut().take(QUORUMS_REPEATED_MAX) {
+                own.repeat_at = own.repeat_at.min(now);
+            }
+        }
         let news = self.announced.as_ref().is_none_or(|announced| is_news(announced, &own));
-        if owed_now || now >= self.repeat_at || (news && may_change(now, self.announced_at)) {
+        let is_due = now >= self.repeat_at || (news && may_change(now, self.announced_at));
+        if is_due && pace.allows(now, &own) {
             self.sequence += 1;
             let advert = PeerAdvert { sequence: self.sequence, ..own };
             self.announced = Some(advert.clone());
@@ -92,12 +102,12 @@ impl Announcer {
             self.repeat_at = now.plus(with_jitter(random()));
             due.peer = Some(advert);
         }
-        let mut repeated = 0;
-        for own in self.own_quorums.values_mut() {
+        let mut own_quorums: Vec<_> = self.own_quorums.values_mut().collect();
+        // Those that have waited for longest first, so that the pace keeps none back for ever.
+        own_quorums.sort_by_key(|own| own.announced_at);
+        for own in own_quorums {
             let changed = own.changed && may_change(now, own.announced_at);
-            let owed = owed_now && repeated < QUORUMS_REPEATED_MAX;
-            if changed || owed || now >= own.repeat_at {
-                repeated += usize::from(owed);
+            if (changed || now >= own.repeat_at) && pace.allows(now, &own.advert) {
                 own.changed = false;
                 own.announced_at = Some(now);
                 own.repeat_at = now.plus(with_jitter(random()));
@@ -144,6 +154,7 @@ fn is_news(announced: &PeerAdvert, own: &PeerAdvert) -> bool {
 mod tests {
     use super::*;
     use quorate_protocols::capacity::Capacity;
+    use quorate_protocols::directory::limits::ANNOUNCER_RATES;
     use quorate_protocols::ids::{BootId, Incarnation, Term};
 
     fn own(disk_bytes: u64) -> PeerAdvert {
@@ -163,6 +174,9 @@ mod tests {
             admission: None,
         }
     }
+    fn pace() -> Pace {
+        Pace::default()
+    }
     fn quorum(jobs: u32) -> QuorumAdvert {
         let (quorum, members) = (QuorumId([1; 16]), Vec::new());
         QuorumAdvert { quorum, term: Term(1), members, standbys: 0, jobs, objects: 0, room: 1 }
@@ -171,45 +185,75 @@ mod tests {
     #[test]
     fn news_is_announced_soon_but_not_often_and_the_rest_now_and_then() {
         let mut announcer = Announcer::new(Millis(0));
-        assert_eq!(announcer.due(Millis(0), own(1000), || 0).peer.expect("the first").sequence, 1);
-        assert!(announcer.due(Millis(1999), own(1), || 0).peer.is_none(), "too soon after the last");
-        assert_eq!(announcer.due(Millis(2000), own(1), || 0).peer.expect("news").sequence, 2);
-        assert!(announcer.due(Millis(9000), own(1), || 0).peer.is_none(), "nothing changed");
-        assert!(announcer.due(Millis(2000 + 120_000), own(1), || 0).peer.is_some(), "repeated");
+        assert_eq!(announcer.due(Millis(0), own(1000), &mut pace(), || 0).peer.expect("the first").sequence, 1);
+        assert!(announcer.due(Millis(1999), own(1), &mut pace(), || 0).peer.is_none(), "too soon after the last");
+        assert_eq!(announcer.due(Millis(2000), own(1), &mut pace(), || 0).peer.expect("news").sequence, 2);
+        assert!(announcer.due(Millis(9000), own(1), &mut pace(), || 0).peer.is_none(), "nothing changed");
+        assert!(announcer.due(Millis(2000 + 120_000), own(1), &mut pace(), || 0).peer.is_some(), "repeated");
     }
 
     #[test]
     fn a_small_change_is_no_news() {
         let mut announcer = Announcer::new(Millis(0));
-        announcer.due(Millis(0), own(1_000_000), || 0);
-        assert!(announcer.due(Millis(5000), own(900_000), || 0).peer.is_none());
-        assert!(announcer.due(Millis(5000), own(800_000), || 0).peer.is_some());
+        announcer.due(Millis(0), own(1_000_000), &mut pace(), || 0);
+        assert!(announcer.due(Millis(5000), own(900_000), &mut pace(), || 0).peer.is_none());
+        assert!(announcer.due(Millis(5000), own(800_000), &mut pace(), || 0).peer.is_some());
     }
 
     #[test]
     fn a_new_connection_is_told_everything_soon() {
         let mut announcer = Announcer::new(Millis(0));
         announcer.lead(Millis(0), quorum(0));
-        let first = announcer.due(Millis(0), own(1), || 0);
+        let first = announcer.due(Millis(0), own(1), &mut pace(), || 0);
         assert!(first.peer.is_some() && first.quorums.len() == 1);
         announcer.connected(Millis(10));
         announcer.connected(Millis(15));
         assert_eq!(announcer.wake_at(Millis(10)), Millis(400));
-        let again = announcer.due(Millis(400), own(1), || 0);
+        let again = announcer.due(Millis(400), own(1), &mut pace(), || 0);
         assert!(again.peer.is_some() && again.quorums.len() == 1);
-        assert_eq!(announcer.due(Millis(401), own(1), || 0), Due::default());
+        assert_eq!(announcer.due(Millis(401), own(1), &mut pace(), || 0), Due::default());
+    }
+
+    /// Goal: a node that leads more than it may announce at once stays within what others take of it, and each of its
+    /// quorums is announced in the end. Method: a thousand quorums that change all the time, and newcomers.
+    #[test]
+    fn a_node_that_leads_much_keeps_to_its_pace_and_leaves_none_out() {
+        let (mut announcer, mut pace) = (Announcer::new(Millis(0)), Pace::default());
+        let id = |number: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&number.to_le_bytes());
+            QuorumId(id)
+        };
+        let (mut seen, mut sent) = (BTreeSet::new(), 0);
+        let seconds = 60;
+        let mut now = Millis(0);
+        while now < Millis(seconds * 1_000) {
+            for number in 0..1_000 {
+                announcer.lead(now, QuorumAdvert { quorum: id(number), ..quorum(now.0 as u32) });
+            }
+            announcer.connected(now);
+            let due = announcer.due(now, own(1), &mut pace, || 0);
+            sent += due.quorums.len() as u64 + u64::from(due.peer.is_some());
+            seen.extend(due.quorums.iter().map(|advert| advert.quorum));
+            let wake_at = announcer.wake_at(now).max(pace.held_until().unwrap_or_default());
+            assert!(wake_at > now, "nothing is looked at again at once");
+            now = wake_at;
+        }
+        let most = ANNOUNCER_RATES.count_burst + seconds * ANNOUNCER_RATES.count_per_second;
+        assert!(sent <= most && sent > most / 2, "{sent} of {most}");
+        assert_eq!(seen.len(), 1_000);
     }
 
     #[test]
     fn a_led_quorum_is_announced_when_it_changes_and_not_after_the_lead_is_lost() {
         let mut announcer = Announcer::new(Millis(0));
         announcer.lead(Millis(0), quorum(0));
-        announcer.due(Millis(0), own(1), || 0);
+        announcer.due(Millis(0), own(1), &mut pace(), || 0);
         announcer.lead(Millis(100), quorum(7));
-        assert_eq!(announcer.due(Millis(100), own(1), || 0).quorums, []);
+        assert_eq!(announcer.due(Millis(100), own(1), &mut pace(), || 0).quorums, []);
         assert_eq!(announcer.wake_at(Millis(100)), Millis(2000));
-        assert_eq!(announcer.due(Millis(2000), own(1), || 0).quorums, [quorum(7)]);
+        assert_eq!(announcer.due(Millis(2000), own(1), &mut pace(), || 0).quorums, [quorum(7)]);
         announcer.stop_leading(QuorumId([1; 16]));
-        assert_eq!(announcer.due(Millis(500_000), own(1), || 0).quorums, []);
+        assert_eq!(announcer.due(Millis(500_000), own(1), &mut pace(), || 0).quorums, []);
     }
 }

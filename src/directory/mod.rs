@@ -10,6 +10,7 @@
 mod actor;
 mod announcer;
 mod metrics;
+mod pace;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::identity::Identity;
 use crate::resources::Resources;
 use crate::seams::{GossipMessage, Net, Seams};
 use announcer::Announcer;
+use pace::Pace;
 use search::Searches;
 
 pub use metrics::DirectoryMetrics;
@@ -94,6 +96,7 @@ struct Core {
     state: DirectoryState,
     announcer: Announcer,
     searches: Searches,
+    pace: Pace,
 }
 
 impl Directory {
@@ -116,6 +119,7 @@ impl Directory {
             state: DirectoryState::new(trust),
             announcer: Announcer::new(seams.clock.monotonic()),
             searches: Searches::default(),
+            pace: Pace::default(),
         };
         let shared = Arc::new(Shared {
             standings,

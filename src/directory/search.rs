@@ -10,6 +10,8 @@ use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Millis, PeerId};
 use tokio::sync::mpsc;
 
+use super::pace::Pace;
+
 #[derive(Debug, Default)]
 pub(super) struct Searches {
     /// Oldest first.
@@ -62,12 +64,12 @@ impl Searches {
         }
     }
 
-    /// Announcements due now.
-    pub fn due(&mut self, now: Millis) -> Vec<JobAnnouncement> {
+    /// Announcements due now, within the pace; the others stay due.
+    pub fn due(&mut self, now: Millis, pace: &mut Pace) -> Vec<JobAnnouncement> {
         self.open.retain(|search| !search.volunteers.is_closed());
         let mut due = Vec::new();
         for search in &mut self.open {
-            if search.announce_at.is_some_and(|at| at <= now) {
+            if search.announce_at.is_some_and(|at| at <= now) && pace.allows(now, &search.announcement) {
                 due.push(search.announcement.clone());
                 search.announce_at = (search.repeats_left > 0).then(|| now.plus(SEARCH_REPEAT));
                 search.repeats_left = search.repeats_left.saturating_sub(1);

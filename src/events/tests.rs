@@ -14,7 +14,7 @@ use quorate_protocols::trigger::event::DeliveryAck;
 use tokio::sync::watch;
 
 use super::*;
-use crate::quorums::{ClientError, Report, ReportAnswer};
+use crate::quorums::{ClientError, Report, ReportAnswer, Speaker};
 use crate::seams::TaskGroup;
 use crate::testing::metrics::value;
 use crate::testing::quorums::{MemoryDisk, QUORUM, Reaction, ScriptedNet, peer, seams};
@@ -89,7 +89,7 @@ impl QuorumPort for Network {
         _: QuorumId,
         command: Command,
         _: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+    ) -> BoxFuture<'static, Result<(CommandReply, Speaker), ClientError>> {
         panic!("no emitter proposes {command:?}")
     }
     fn watch(

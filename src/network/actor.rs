@@ -15,6 +15,7 @@ use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, Swarm};
+use quorate_protocols::directory::AnnouncementBudgets;
 use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use tokio::sync::{mpsc, oneshot};
@@ -125,6 +126,8 @@ pub(super) struct Actor {
     lookup_wait: Duration,
     provided: BTreeSet<QuorumId>,
     pub records: BTreeMap<PeerId, Record>,
+    /// What others may still announce.
+    pub announcements: AnnouncementBudgets,
     save_due: Millis,
     housekeeping_due: Millis,
     forgive_due: Millis,
@@ -205,6 +208,7 @@ impl Actor {
             lookup_wait: DISCOVERY_MIN,
             provided: BTreeSet::new(),
             records: BTreeMap::new(),
+            announcements: AnnouncementBudgets::default(),
             save_due: now.plus(BOOK_SAVE_INTERVAL),
             housekeeping_due: now.plus(HOUSEKEEPING),
             forgive_due: now.plus(PENALTY_DECAY),

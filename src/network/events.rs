@@ -5,6 +5,7 @@ use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, ProviderRecord, Qu
 use libp2p::request_response::{Event as AskEvent, InboundFailure, Message, OutboundFailure};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, identify, mdns, ping};
+use quorate_protocols::directory::Excess;
 use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use quorate_protocols::ids::PeerId;
 use std::io;
@@ -293,14 +294,10 @@ impl Actor {
         let source = ours(&propagation_source);
         let author = message.source.as_ref().and_then(ours);
         let cut = source.is_some_and(|source| self.shared.faults.link(source).from == Link::Cut);
-        let acceptance = match (topic, author) {
+        let acceptance = match (topic, author, source) {
             _ if cut => MessageAcceptance::Ignore,
-            (Some(topic), Some(author)) if message.data.len() <= ADVERT_BYTES_MAX => {
-                let announcement = GossipMessage { author, topic, bytes: message.data.into() };
-                if self.outlets.gossip.try_send(announcement).is_err() {
-                    self.shared.metrics.dropped("gossip");
-                }
-                MessageAcceptance::Accept
+            (Some(topic), Some(author), Some(source)) if message.data.len() <= ADVERT_BYTES_MAX => {
+                self.take_announcement(source, GossipMessage { author, topic, bytes: message.data.into() })
             }
             _ => {
                 if let Some(source) = source {
@@ -311,6 +308,24 @@ impl Actor {
         };
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+    }
+
+    /// Hands an announcement that `source` sent here to the directory, within the budgets of both its author and
+    /// `source`; whether it is passed on.
+    fn take_announcement(&mut self, source: PeerId, announcement: GossipMessage) -> MessageAcceptance {
+        let (now, author) = (self.now(), announcement.author);
+        if let Err(excess) = self.announcements.charge(now, author, source, announcement.bytes.len()) {
+            self.shared.metrics.announcement_ignored(excess);
+            // Of what others pass on nobody but its author is to blame, and that may be a key without a node.
+            if excess == Excess::Author && author == source {
+                self.penalise(source, "announcements beyond its budget");
+            }
+            return MessageAcceptance::Ignore;
+        }
+        if self.outlets.gossip.try_send(announcement).is_err() {
+            self.shared.metrics.dropped("gossip");
+        }
+        MessageAcceptance::Accept
     }
 
     fn on_kad_event(&mut self, event: kad::Event) {

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use quorate_protocols::directory::Excess;
 use tokio::sync::mpsc::Sender;
 
 use super::actor::Outlets;
@@ -23,10 +24,17 @@ struct Dropped {
     queue: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ignored {
+    /// Whose budget it was beyond.
+    reason: &'static str,
+}
+
 #[derive(Clone, Default)]
 pub(super) struct Metrics {
     questions: Family<Exchange, Counter>,
     dropped: Family<Dropped, Counter>,
+    announcements_ignored: Family<Ignored, Counter>,
     penalties: Counter,
     pub peers_connected: Gauge,
     pub provider_records: Gauge,
@@ -38,6 +46,16 @@ impl Metrics {
         let network = registry.sub_registry_with_prefix("quorate_network");
         network.register("questions", "Questions asked of peers, by outcome", metrics.questions.clone());
         network.register("dropped", "Arrivals dropped because their queue was full", metrics.dropped.clone());
+        let ignored = metrics.announcements_ignored.clone();
+        // Both are there from the start: a rate begins at nothing.
+        for reason in ["author", "sender"] {
+            drop(ignored.get_or_create(&Ignored { reason }));
+        }
+        network.register(
+            "announcements_ignored",
+            "Announcements neither read nor passed on, by whose budget they were beyond",
+            ignored,
+        );
         network.register("penalties", "Misdeeds of peers noted", metrics.penalties.clone());
         network.register("peers_connected", "Peers connected now", metrics.peers_connected.clone());
         let records = metrics.provider_records.clone();
@@ -60,6 +78,13 @@ impl Metrics {
     }
     pub fn dropped(&self, queue: &'static str) {
         self.dropped.get_or_create(&Dropped { queue }).inc();
+    }
+    pub fn announcement_ignored(&self, excess: Excess) {
+        let reason = match excess {
+            Excess::Author => "author",
+            Excess::Sender => "sender",
+        };
+        self.announcements_ignored.get_or_create(&Ignored { reason }).inc();
     }
     pub fn penalised(&self) {
         self.penalties.inc();

@@ -10,10 +10,11 @@
 //! in a Kademlia table ([`providers`]). Nothing is decoded here: heads and payloads go to those who own the protocols.
 //!
 //! **What is bounded.** Everything a remote can fill has its bound in [`config`]: connections in all and per peer,
-//! questions under way per protocol and peer, memory per frame through the [`Admission`] hook as its bytes arrive, of
-//! each protocol and of each peer in it ([`serving`]), one queue per protocol towards the node. A full queue answers
-//! *busy* at once. Questions of this node wait, within their deadlines, for one of the places that its peer grants; a
-//! deadline gives the place back at both ends, so that a silent peer holds nothing.
+//! questions under way per protocol and peer, what streams hold unread ([`yamux`]), memory per frame through the
+//! [`Admission`] hook as its bytes arrive, of each protocol and of each peer in it ([`serving`]), one queue for each
+//! protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their deadlines,
+//! for one of the places that its peer grants; a deadline gives the place back at both ends, so that a silent peer holds
+//! nothing.
 //!
 //! **How failures show.** A lost connection is reported at once and dialled again at once; when every known address
 //! refuses, that is reported too ([`NetEvent::Refused`](crate::seams::NetEvent)): together, evidence that the process
@@ -23,6 +24,7 @@
 //! |---|---|
 //! | frame larger than its cap, unknown status, a part that means nothing | penalise |
 //! | announcement too large or on no topic of ours | penalise |
+//! | announcements beyond the budget of their author or sender | ignore; penalise an author that is the sender |
 //! | a penalty too many | disconnect, shut out for ten minutes |
 //! | another identify version | disconnect, retry slowly; questions fail with *unsupported* |
 //! | a connection closed before it said what it is | retry slowly |
@@ -47,6 +49,7 @@ pub mod faults;
 mod handle;
 mod metrics;
 mod mux;
+mod yamux;
 mod providers;
 mod reach;
 mod serving;
@@ -87,7 +90,7 @@ pub enum NetworkError {
 }
 
 /// Frames are reserved in their protocol's scope, so that pieces leave room for consensus, and there in their sender's,
-/// so that one peer leaves room for others.
+/// so that one peer leaves room for others. Strangers leave room for members there.
 pub fn admission(resources: Resources) -> Admission {
     Arc::new(move |protocol, from, bytes| {
         let protocol = protocol.name();

@@ -1,9 +1,10 @@
 //! Nodes on loopback, in one process, over real sockets.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -496,13 +497,15 @@ where
     use futures::StreamExt;
     use libp2p::swarm::{Config, Swarm, SwarmEvent};
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes([key; 32]).unwrap();
-    let transport =
-        transport::build(&keypair, &NetworkSecret::from_bytes([1; 32]), false, Arc::new(super::reach::Reach::new(&[])))
-            .unwrap();
+    let listen = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+    let reach = reach::Reach::new(&[]);
+    reach.set_own(std::iter::once(&listen));
+    let secret = NetworkSecret::from_bytes([1; 32]);
+    let transport = transport::build(&keypair, &secret, false, Arc::new(reach)).unwrap();
     let behaviour = behaviour(&keypair);
     let config = Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
     let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config);
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    swarm.listen_on(listen).unwrap();
     let address = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
             break address;
@@ -515,6 +518,70 @@ where
     });
     let peer = peer_of(key);
     (peer, format!("{address}/p2p/{peer}"))
+}
+
+/// Asks with one byte, writes on behind it for as long as anything is taken, counts that, and reads no answer.
+#[derive(Clone, Default)]
+struct Flood(Arc<AtomicUsize>);
+
+impl libp2p::request_response::Codec for Flood {
+    type Protocol = libp2p::StreamProtocol;
+    type Request = ();
+    type Response = ();
+
+    async fn read_request<T: Send>(&mut self, _: &Self::Protocol, _: &mut T) -> io::Result<()> {
+        Ok(())
+    }
+    async fn read_response<T: Send>(&mut self, _: &Self::Protocol, _: &mut T) -> io::Result<()> {
+        std::future::pending().await
+    }
+    async fn write_request<T>(&mut self, _: &Self::Protocol, stream: &mut T, (): ()) -> io::Result<()>
+    where
+        T: futures::AsyncWrite + Unpin + Send,
+    {
+        let (patience, head, payload) = (u32::MAX, 1_u32, 0_u32);
+        let question = [&patience.to_le_bytes()[..], &head.to_le_bytes(), &payload.to_le_bytes(), &[7]].concat();
+        futures::AsyncWriteExt::write_all(stream, &question).await?;
+        loop {
+            let written = futures::AsyncWriteExt::write(stream, &[7; 16 * 1024]).await?;
+            self.0.fetch_add(written, Ordering::Relaxed);
+        }
+    }
+    async fn write_response<T: Send>(&mut self, _: &Self::Protocol, _: &mut T, (): ()) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Goal: a peer that fills its streams and is read on none is held at the windows of its connection, and another peer
+/// is served meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_writes_without_being_read_is_held_at_its_windows() {
+    use libp2p::request_response::{Behaviour, Config, ProtocolSupport};
+    let (a, mut b) = pair().await;
+    echo(&mut b, Protocol::Liveness);
+    let flood = Flood::default();
+    let written = Arc::clone(&flood.0);
+    let flooded = crate::config::address::to_libp2p(b.peer).unwrap();
+    let address: libp2p::Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", b.listen().port()).parse().unwrap();
+    // Nobody answers these questions: each stream stays until its deadline.
+    foreigner(9, |_| {
+        let streams = 2 * Protocol::Job.streams_max();
+        let config = Config::default().with_request_timeout(PATIENCE).with_max_concurrent_streams(streams);
+        let name = libp2p::StreamProtocol::new(Protocol::Job.name());
+        let mut behaviour = Behaviour::with_codec(flood, [(name, ProtocolSupport::Outbound)], config);
+        for _ in 0..streams {
+            behaviour.send_request_with_addresses(&flooded, (), vec![address.clone()]);
+        }
+        behaviour
+    })
+    .await;
+    wait_until(|| written.load(Ordering::Relaxed) >= yamux::DEFAULT_CREDIT as usize / 2).await;
+    for n in 0..100 {
+        let heartbeat = Frame::head(vec![n]);
+        assert_eq!(a.ask(b.peer, Protocol::Liveness, heartbeat.clone()).await, Ok(heartbeat));
+    }
+    let written = written.load(Ordering::Relaxed);
+    assert!(written <= muxer::RECEIVE_WINDOW_BYTES_MAX, "{written} bytes were taken");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,18 +14,16 @@ use libp2p::core::transport::{
 };
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
 
 use super::NetworkError;
 use super::coalesce::GatheredNoise;
+use super::muxer::Yamux;
 use super::reach::{Reach, Reaching};
 use crate::identity::NetworkSecret;
 
 /// From the first packet to a multiplexed, authenticated connection. A stalled peer must not hold a dial for long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Streams per connection. All quotas together stay well below it; yamux may buffer 256 KiB for each.
-const STREAMS_MAX: usize = 256;
 
 /// Bytes taken from a socket at once: an encrypted frame. The layer above asks for 8 KiB at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -42,12 +40,10 @@ pub(super) fn build(
     let crypto = |error: noise::Error| NetworkError::Crypto { reason: error.to_string() };
     let prologue = blake3::derive_key(PROLOGUE_CONTEXT, secret.as_bytes()).to_vec();
     let noise = noise::Config::new(keypair).map_err(crypto)?.with_prologue(prologue);
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(STREAMS_MAX);
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
     let tcp = FreshPorts(tcp).map(|socket, _| BufReader::with_capacity(READ_BYTES, socket));
     let noise = GatheredNoise(noise);
-    let tcp = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(CONNECT_TIMEOUT);
+    let tcp = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(Yamux).timeout(CONNECT_TIMEOUT);
     let quic = match with_quic {
         true => OptionalTransport::some(quic::tokio::Transport::new(quic::Config::new(keypair))),
         false => OptionalTransport::none(),

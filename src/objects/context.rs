@@ -20,6 +20,8 @@ pub struct HoldersKnown {
 pub trait ObjectPlacement: Send + Sync + 'static {
     /// A quorum that takes a new run.
     fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>>;
+    /// The quorum refused a run for want of room: others are chosen for a while.
+    fn record_full(&self, quorum: QuorumId);
     /// Which peers, this node included, could hold a column of `column_bytes`, counted.
     fn holders_known(&self, column_bytes: u64) -> HoldersKnown;
 }

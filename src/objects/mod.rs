@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::certificates::Standings;
 use crate::identity::Identity;
-use crate::quorums::{ClientError, QuorumPort};
+use crate::quorums::{ClientError, QuorumPort, Speaker};
 use crate::seams::{InboundRequest, Net, Seams};
 use crate::storage::Storage;
 
@@ -94,6 +94,8 @@ pub struct PutOutcome {
     pub columns: Vec<(PieceIndex, PeerId)>,
     /// Claims on the object that were there before this put.
     pub existed: Vec<Claim>,
+    /// On whose word it is committed.
+    pub by: Speaker,
     pub progress: PutProgress,
 }
 

@@ -1,4 +1,4 @@
-//! The auditor: looks for what the state cannot know, holders that are gone and pieces that rot.
+//! The auditor: looks for what the state cannot know, holders that are gone or not trusted and pieces that rot.
 //!
 //! One task per led quorum. Each round looks at one page of objects, never at all of them, and now and then audits one
 //! column: its holder reads every piece back from its disk and lists what it has, which must be the manifest's pieces
@@ -9,15 +9,20 @@
 //!
 //! A holder is *gone* when it is neither connected nor announced itself for a grace, and then does not answer a
 //! question either; or when it announced another life of its disk. Times are measured on the monotonic clock.
+//!
+//! The columns of a holder that this node does not trust any more are moved one object's at a time: the repair has
+//! another make the column, and only its end releases the one that was there, which readers use until then.
 
 use quorate_protocols::ids::Millis;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use quorate_protocols::admission::TrustWatch;
 use quorate_protocols::approval::Grant;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceIndex, SegmentIndex};
 use quorate_protocols::job::ColumnState;
-use quorate_protocols::object::{CheckedPiece, Manifest};
+use quorate_protocols::object::{CheckedPiece, Layout, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
@@ -25,6 +30,7 @@ use quorate_protocols::quorum::{Command, ObjectCommand, ObjectState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::context::{Context, DutyError, HolderError};
+use super::holders::column_requirement;
 use super::repair;
 use crate::seams::run_blocking;
 
@@ -47,6 +53,8 @@ pub(super) struct Auditor {
     page_after: Option<(Millis, ManifestHash)>,
     /// Holders that were not there when last looked for, and since when.
     absent: BTreeMap<PeerId, Instant>,
+    /// Holders that this node does not trust.
+    trust: TrustWatch,
     audit: AuditCursor,
 }
 
@@ -74,7 +82,8 @@ impl Auditor {
         let interval = context.env.settings.audit_interval;
         let due = Instant::now() + jittered(&context, interval / 2);
         let audit = AuditCursor { due, object: None, column: 0, seen: 0, columns: 0 };
-        Self { context, page_after: None, absent: BTreeMap::new(), audit }
+        let trust = TrustWatch::new(context.env.settings.trust_grace);
+        Self { context, page_after: None, absent: BTreeMap::new(), trust, audit }
     }
 
     /// Runs until it is dropped, when this node stops leading.
@@ -102,7 +111,7 @@ impl Auditor {
             self.absent.clear();
             return Ok(());
         }
-        self.find_absent_holders().await?;
+        self.find_lost_holders().await?;
         if Instant::now() >= self.audit.due {
             let result = self.audit_next().await;
             let interval = self.context.env.settings.audit_interval;
@@ -120,11 +129,15 @@ impl Auditor {
         }
     }
 
-    async fn find_absent_holders(&mut self) -> Result<(), DutyError> {
+    async fn find_lost_holders(&mut self) -> Result<(), DutyError> {
         // Whoever is back was never gone.
         let present: Vec<PeerId> = self.absent.keys().copied().filter(|peer| self.is_present(*peer)).collect();
         for peer in present {
             self.absent.remove(&peer);
+        }
+        // Nor was a holder distrusted without a break that is trusted now, although the page does not name it.
+        for peer in self.trust.distrusted().collect::<Vec<_>>() {
+            self.observe_trust(peer);
         }
         let mut page = self.objects(self.page_after, PAGE).await?;
         // A page may end early for its bytes: only an empty one is behind the last object.
@@ -134,6 +147,7 @@ impl Auditor {
         let mut reports = 0;
         let mut answering: BTreeMap<PeerId, bool> = BTreeMap::new();
         for view in &page {
+            let before = reports;
             for watched in watched_columns(view) {
                 if reports >= REPORTS_PER_ROUND_MAX {
                     // The next round goes on with this object.
@@ -146,9 +160,48 @@ impl Auditor {
                 self.context.env.metrics.columns_gone.inc();
                 reports += 1;
             }
+            // The view does not know of repairs that this round owes.
+            if reports == before && self.move_column(view).await? {
+                reports += 1;
+            }
             self.page_after = Some(view.age());
         }
         Ok(())
+    }
+
+    fn observe_trust(&mut self, peer: PeerId) {
+        let now = self.context.env.seams.clock.monotonic();
+        self.trust.observe(now, peer, self.context.env.knowledge.check_trust(peer));
+    }
+
+    /// Has a column of a holder that is not trusted any more rebuilt elsewhere, if there is one to be moved now.
+    async fn move_column(&mut self, view: &ObjectView) -> Result<bool, DutyError> {
+        for grant in view.record.columns.iter().filter_map(|column| column.grant) {
+            self.observe_trust(grant.holder.peer);
+        }
+        let now = self.context.env.seams.clock.monotonic();
+        let Some(column) = view.record.column_to_move(|holder| self.trust.due(now, holder).is_some()) else {
+            return Ok(false);
+        };
+        // Nothing is owed that nobody could do: were all admissions to end, each object would be in debt.
+        let bytes = Layout::new(view.record.size, view.record.profile).column_bytes();
+        let mut candidates = self.context.env.knowledge.candidates(NodeRole::Store, &column_requirement(bytes));
+        let holders: BTreeSet<PeerId> = view.record.holders_except(column).collect();
+        candidates.retain(|peer| !holders.contains(peer) && !self.context.env.net.is_absent(*peer));
+        if candidates.is_empty() {
+            return Ok(false);
+        }
+        let Some(current) = view.record.columns.get(usize::from(column.0)) else { return Ok(false) };
+        let holder = current.grant.map(|grant| grant.holder.peer);
+        let Some((holder, distrust)) = holder.and_then(|holder| Some((holder, self.trust.due(now, holder)?))) else {
+            return Ok(false);
+        };
+        let reason = format!("holder {holder} is not trusted any more: {distrust}");
+        tracing::info!(manifest = %view.hash, %column, %reason, "a column is to be rebuilt elsewhere");
+        let owed = ObjectCommand::OweRepair { column, attempt: current.attempt, reason };
+        self.context.propose(Command::Object(view.hash, owed)).await?;
+        self.context.env.metrics.columns_distrusted.inc();
+        Ok(true)
     }
 
     fn is_present(&self, peer: PeerId) -> bool {

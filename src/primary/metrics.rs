@@ -11,6 +11,7 @@ pub struct DriverMetrics {
     pub audits: Counter,
     pub audits_damaged: Counter,
     pub columns_gone: Counter,
+    pub columns_distrusted: Counter,
     pub attempts_given: Counter,
     pub workers_lost: Counter,
     pub triggers_due: Counter,
@@ -29,6 +30,11 @@ impl DriverMetrics {
         registry.register("audits", "Columns audited", self.audits.clone());
         registry.register("audits_damaged", "Audits that found damage", self.audits_damaged.clone());
         registry.register("columns_gone", "Columns whose holder was found gone for good", self.columns_gone.clone());
+        registry.register(
+            "columns_distrusted",
+            "Columns to be rebuilt elsewhere because their holder is not trusted any more",
+            self.columns_distrusted.clone(),
+        );
         registry.register("attempts_given", "Attempts of tasks sent to workers", self.attempts_given.clone());
         registry.register("workers_lost", "Workers given up with their attempts", self.workers_lost.clone());
         registry.register("triggers_due", "Times that a trigger was due and moved on", self.triggers_due.clone());

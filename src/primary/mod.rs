@@ -12,13 +12,13 @@
 //! - *wake* the state when its earliest timer has run out;
 //! - *fire* the triggers that are due by the clock ([`triggers`]), *poll* the conditions of others ([`conditions`]).
 //!
-//! Beside that, per led quorum, an [`auditor`] looks for what the state cannot know: holders that are gone past a
-//! grace, and pieces that rot, at once where a reader found one ([`audit_hints`]). What it finds becomes a repair. The
-//! [`worker_sessions`] send workers what they are assigned, and keep their leases: applied entries wake them directly,
-//! so between a result and the next task there is no derivation and no wait. Other tasks keep the leases of live runs
-//! ([`leases`]) and raise the state level when every member is ready for it ([`levels`]). Workers' reports come in
-//! through [`report_intake`], emitted events through [`event_intake`], and [`watches`] answers who waits for a job;
-//! [`services`] is how clients and servers reach them.
+//! Beside that, per led quorum, an [`auditor`] looks for what the state cannot know: holders that are gone, or not
+//! trusted, past a grace, and pieces that rot, at once where a reader found one ([`audit_hints`]). It owes each of them
+//! a repair. The [`worker_sessions`] send workers what they are assigned, keep their leases, and end those of workers
+//! that are not trusted any more: applied entries wake them directly, so between a result and the next task there is no
+//! derivation and no wait. Other tasks keep the leases of live runs ([`leases`]) and raise the state level when every
+//! member is ready for it ([`levels`]). Workers' reports come in through [`report_intake`], emitted events through
+//! [`event_intake`], and [`watches`] answers who waits for a job; [`services`] is how clients and servers reach them.
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
 //! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is
@@ -49,6 +49,7 @@ mod worker_sessions;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use tokio::sync::broadcast;
 
@@ -77,6 +78,9 @@ pub struct DriverSettings {
     pub holders_wait: Duration,
     /// A holder must be gone this long before its columns are rebuilt elsewhere, so that a restart moves nothing.
     pub repair_grace: Duration,
+    /// A holder must not be trusted for this long before its columns are rebuilt elsewhere, so that a clock that is set
+    /// moves nothing.
+    pub trust_grace: Duration,
     /// A holder that never answers a release is given up after this long: it collects on its own when it returns.
     pub release_wait: Duration,
     /// Between two rounds of the auditor, each over a page of objects.
@@ -97,6 +101,7 @@ impl Default for DriverSettings {
             store_empty: STORE_EMPTY_MAX,
             holders_wait: Duration::from_secs(30),
             repair_grace: Duration::from_secs(300),
+            trust_grace: REPLACE_GRACE,
             release_wait: Duration::from_secs(3600),
             round_interval: Duration::from_secs(10),
             audit_interval: Duration::from_secs(600),

@@ -208,10 +208,11 @@ fn unasked(
     known: &BTreeMap<PeerId, KnownPeer>,
     avoided: &BTreeSet<PeerId>,
 ) -> Vec<(PeerId, String)> {
-    let reason = |known: &KnownPeer| match known.peer {
-        peer if context.env.net.is_absent(peer) => Some("it does not answer".to_owned()),
-        peer if avoided.contains(&peer) => Some("it refused a task of this job a moment ago".to_owned()),
-        _ => misfit(&known.advert, wanted.engine.into(), one).map(|misfit| misfit.to_string()),
+    let reason = |known: &KnownPeer| match (known.peer, context.env.knowledge.check_trust(known.peer)) {
+        (_, Err(distrust)) => Some(format!("it is not trusted: {distrust}")),
+        (peer, Ok(())) if context.env.net.is_absent(peer) => Some("it does not answer".to_owned()),
+        (peer, Ok(())) if avoided.contains(&peer) => Some("it refused a task of this job a moment ago".to_owned()),
+        (_, Ok(())) => misfit(&known.advert, wanted.engine.into(), one).map(|misfit| misfit.to_string()),
     };
     known.values().filter_map(|known| Some((known.peer, reason(known)?))).collect()
 }

@@ -132,7 +132,8 @@ fn is_for(receipt: &Receipt, slot: Slot, grant: Grant, manifest: &Manifest) -> b
         && receipt.is_genuine()
 }
 
-/// Where the other pieces of the segment are. More than the profile needs, so that the holder has a choice.
+/// Where the other pieces of the segment are. More than the profile needs, so that the holder has a choice. Columns
+/// that are owed a repair themselves may still have good pieces, and are named where the others are too few.
 fn part(
     context: &Context,
     record: &ObjectRecord,
@@ -143,14 +144,17 @@ fn part(
     let piece = |column| {
         manifest.piece(segment, column).ok_or_else(|| DutyError::Other(format!("segment {segment} has no {column}")))
     };
-    let mut sources = Vec::new();
+    let (mut sources, mut owed) = (Vec::new(), Vec::new());
     for (index, other) in record.columns.iter().enumerate() {
         let index = PieceIndex(index as u8);
         let whole = matches!(other.state, ColumnState::Sealed | ColumnState::Confirmed);
-        let owed = record.owed.contains_key(&index);
-        if let Some(grant) = other.grant.filter(|_| index != column && whole && !owed) {
-            sources.push((index, piece(index)?, grant.holder.peer));
+        if let Some(grant) = other.grant.filter(|_| index != column && whole) {
+            let list = if record.owed.contains_key(&index) { &mut owed } else { &mut sources };
+            list.push((index, piece(index)?, grant.holder.peer));
         }
+    }
+    if sources.len() < usize::from(manifest.profile.data) {
+        sources.append(&mut owed);
     }
     if sources.len() < usize::from(manifest.profile.data) {
         let (found, needed) = (sources.len(), manifest.profile.data);

@@ -2,6 +2,7 @@
 //! of workers' reports.
 
 use quorate_protocols::quorum::watch::EntryId;
+use quorate_protocols::quorum::watch::Met;
 use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::watch::WatchRequest;
 use quorate_protocols::quorum::watch::Watched;
@@ -17,7 +18,7 @@ use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use tokio::sync::broadcast;
 
 use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons, Watches};
-use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
+use crate::quorums::ports::{Knowledge, LocalQuorum, LocalQuorums, PrimaryPort};
 use crate::raft::{HostEvent, QuorumError};
 use crate::seams::TaskGroup;
 
@@ -33,7 +34,7 @@ pub struct PrimaryServices {
 }
 
 impl PrimaryServices {
-    pub fn new(quorums: Arc<dyn LocalQuorums>) -> Self {
+    pub fn new(quorums: Arc<dyn LocalQuorums>, knowledge: Arc<dyn Knowledge>) -> Self {
         let (wait_reasons, metrics) = (WaitReasons::default(), DriverMetrics::default());
         let report_intake = ReportIntake {
             quorums: quorums.clone(),
@@ -45,16 +46,16 @@ impl PrimaryServices {
             audit_hints: AuditHints::default(),
             metrics,
             report_intake,
-            event_intake: EventIntake::new(quorums),
+            event_intake: EventIntake::new(quorums, knowledge),
             watches: Watches::default(),
         }
     }
 
     fn add_reasons_to_watched(&self, local: &dyn LocalQuorum, (id, watched): (EntryId, Watched)) -> (EntryId, Watched) {
-        let Watched::Met(record) = watched else { return (id, watched) };
+        let Watched::Met(Met { record, outputs }) = watched else { return (id, watched) };
         let query = Query::Job { job: record.job };
         match self.add_reasons(local, &query, QueryAnswer::Job(record)) {
-            QueryAnswer::Job(record) => (id, Watched::Met(record)),
+            QueryAnswer::Job(record) => (id, Watched::Met(Met { record, outputs })),
             _ => (id, Watched::Unknown),
         }
     }

@@ -116,6 +116,7 @@ struct World {
     net: Arc<ScriptedNet>,
     wait_reasons: WaitReasons,
     audit_hints: AuditHints,
+    known: Arc<Known>,
     seams: Seams,
 }
 
@@ -170,7 +171,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
             metrics: DriverMetrics::default(),
             seams: seams.clone(),
             net: net.clone(),
-            knowledge: known,
+            knowledge: known.clone(),
             approvals,
             pieces: Arc::new(LocalHolder(holders.clone())),
             worker: None,
@@ -180,7 +181,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
             settings,
         },
     });
-    World { quorum, holders, net, wait_reasons, audit_hints, seams }
+    World { quorum, holders, net, wait_reasons, audit_hints, known, seams }
 }
 
 impl World {
@@ -398,6 +399,58 @@ async fn a_holder_gone_past_the_grace_is_replaced_and_one_back_in_time_is_not() 
     };
     world.quorum.reaches("the repair", moved).await;
     assert_eq!(world.holder(manifest, 1), back);
+}
+
+/// Goal: a column of a holder that is not trusted any more is made anew by one that is, one column at a time, and only
+/// then let go; and trust that comes back within the grace moves nothing.
+#[tokio::test(start_paused = true)]
+async fn the_columns_of_a_distrusted_holder_are_rebuilt_elsewhere_and_then_released() {
+    let world = world(6, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let (back, first, second) = (world.holder(manifest, 0), world.holder(manifest, 1), world.holder(manifest, 2));
+    world.known.distrusted.lock().extend([peer(back), peer(first), peer(second)]);
+    tokio::time::sleep(DriverSettings::default().trust_grace / 2).await;
+    world.known.distrusted.lock().remove(&peer(back));
+    let released = |n| world.holders.has_received(n, |message| matches!(message, PieceMessage::Release { .. }));
+    let moving = |state: &QuorumState| !state.objects()[&manifest].repairs.is_empty();
+    world.quorum.reaches("a rebuild", moving).await;
+    world.quorum.read(|state| {
+        let object = &state.objects()[&manifest];
+        assert_eq!(object.owed.len(), 1, "{:?}", object.owed);
+        assert!(object.owed.values().all(|reason| reason.contains("not trusted")), "{:?}", object.owed);
+    });
+    assert!(!released(first) && !released(second), "nothing is let go before it is elsewhere");
+    let moved = |state: &QuorumState| {
+        let object = &state.objects()[&manifest];
+        assert!(object.owed.len() <= 1, "one column at a time: {:?}", object.owed);
+        let holders = || object.columns.iter().map(|column| column.grant.unwrap().holder.peer);
+        confirmed(state, manifest) && holders().all(|holder| holder != peer(first) && holder != peer(second))
+    };
+    world.quorum.reaches("both columns elsewhere", moved).await;
+    world.quorum.reaches("the releases", |_| released(first) && released(second)).await;
+    assert_eq!(world.holder(manifest, 0), back);
+}
+
+/// Goal: a column that nobody trusted could take stays where it is, and nothing is owed; it moves once somebody can.
+#[tokio::test(start_paused = true)]
+async fn a_column_of_a_distrusted_holder_stays_until_another_can_take_it() {
+    let world = world(4, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let holder = world.holder(manifest, 2);
+    let others: Vec<u8> = (1..=4).filter(|n| (0..3).all(|column| world.holder(manifest, column) != *n)).collect();
+    world.known.distrusted.lock().extend([holder, others[0]].map(peer));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(world.quorum.read(|state| confirmed(state, manifest)));
+    assert_eq!(world.holder(manifest, 2), holder);
+    assert!(!world.holders.has_received(holder, |message| matches!(message, PieceMessage::Release { .. })));
+    world.known.distrusted.lock().remove(&peer(others[0]));
+    let moved = |state: &QuorumState| {
+        let new = state.objects()[&manifest].columns[2].grant.unwrap().holder.peer;
+        confirmed(state, manifest) && new == peer(others[0])
+    };
+    world.quorum.reaches("the column elsewhere", moved).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,6 +50,8 @@ struct Script {
     unwilling: Mutex<BTreeSet<PeerId>>,
     /// Leave their renewals unanswered.
     lost: Mutex<BTreeSet<PeerId>>,
+    /// Were told that their lease is not needed.
+    given_back: Mutex<BTreeSet<PeerId>>,
     /// When each was asked to renew.
     renewals: Mutex<Vec<Instant>>,
     /// What each was told, in order.
@@ -73,6 +75,9 @@ impl Script {
         }
     }
     fn approval(&self, n: u8, message: ApprovalMessage) -> ApprovalAnswer {
+        if matches!(message, ApprovalMessage::Release { .. }) {
+            self.given_back.lock().insert(peer(n));
+        }
         if matches!(message, ApprovalMessage::Renew { .. }) {
             self.renewals.lock().push(Instant::now());
         }
@@ -105,6 +110,7 @@ impl crate::quorums::ports::LocalApprover for Local {
 struct World {
     quorum: Arc<StateQuorum>,
     script: Arc<Script>,
+    known: Arc<Known>,
     wait_reasons: WaitReasons,
     report_intake: ReportIntake,
 }
@@ -171,7 +177,7 @@ fn world(peers: u8, slots: u32) -> World {
         env: DriverEnv {
             seams,
             net,
-            knowledge: known,
+            knowledge: known.clone(),
             approvals,
             pieces: Arc::new(super::tests::NoPieces),
             worker: Some(local),
@@ -182,7 +188,7 @@ fn world(peers: u8, slots: u32) -> World {
             settings: DriverSettings::default(),
         },
     });
-    World { quorum, script, wait_reasons, report_intake }
+    World { quorum, script, known, wait_reasons, report_intake }
 }
 
 fn spec(tasks: u32) -> BatchSpec {
@@ -302,6 +308,29 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     assert_eq!((new.id, new.attempt), (old.id, Attempt(2)));
     assert_eq!(world.report(2, &[new], &done()).await, [Ok(())]);
     assert_eq!(world.state(), RunState::Succeeded);
+}
+
+/// Goal: a worker that is not trusted any more is given nothing, its lease goes back, and its task to another; what it
+/// still says is stale.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_not_trusted_any_more_leaves_with_its_tasks() {
+    let world = world(3, 1);
+    world.submit(spec(4));
+    let old = world.ordered(2).await[0];
+    world.ordered(3).await;
+    let started = Instant::now();
+    world.known.distrusted.lock().insert(peer(2));
+    world.quorum.reaches("the loss", |state| !state.tasks().workers().contains_key(&peer(2))).await;
+    assert!(started.elapsed() < DriverSettings::default().worker_lease / 2, "{:?}", started.elapsed());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(world.script.given_back.lock().contains(&peer(2)));
+    assert_eq!(world.report(2, &[old], &done()).await, [Err(ReportRefusal::Stale { newest: old.attempt })]);
+    while world.state() != RunState::Succeeded {
+        let tasks = world.ordered(3).await;
+        assert!(world.report(3, &tasks, &done()).await.iter().all(Result::is_ok));
+    }
+    assert!(world.assignments(2).is_empty());
+    assert!(!world.quorum.read(|state| state.tasks().workers().contains_key(&peer(2))));
 }
 
 /// Goal: how soon a worker that died is given up follows from its lease alone, whether its address refuses or nothing

@@ -10,7 +10,8 @@
 //!
 //! A session also renews its worker's lease. A worker whose lease is gone, or that neither renews nor says anything for
 //! too long, is lost: that is committed, and its attempts go to others under new numbers. What it reports afterwards is
-//! refused as stale.
+//! refused as stale. The same becomes of a worker that this node does not trust any more ([`TrustWatch`]), whose lease
+//! is given back besides: it is sent nothing from then on, and its attempts end there.
 //!
 //! All of it is in memory and derived anew by the next primary: a worker that is told twice takes the attempt once.
 
@@ -22,6 +23,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::{Mutex, MutexGuard};
+use quorate_protocols::admission::TrustWatch;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
@@ -154,6 +156,8 @@ struct SessionsTask {
     term: Term,
     worker_sessions: WorkerSessions,
     sessions: BTreeMap<PeerId, WorkerSession>,
+    /// Workers that this node does not trust. To end a lease costs little, so what is proven is not waited for.
+    trust: TrustWatch,
     /// Sessions that there have been.
     numbered: u64,
     /// Whether the workers that an earlier primary had have their sessions.
@@ -171,6 +175,7 @@ pub(super) async fn run(context: Context, term: Term, worker_sessions: WorkerSes
         term,
         worker_sessions,
         sessions: BTreeMap::new(),
+        trust: TrustWatch::new(Duration::ZERO),
         numbered: 0,
         began: false,
         running: FuturesUnordered::new(),
@@ -270,7 +275,7 @@ impl SessionsTask {
                 session.is_unsure = renewed == Renewed::Unsure;
                 match renewed {
                     Renewed::Stands => session.stood_at = now,
-                    Renewed::Gone => self.lose(worker, "its lease has ended there".to_owned()),
+                    Renewed::Gone => self.lose(worker, "its lease has ended there".to_owned(), false),
                     Renewed::Unsure => {
                         let lost_at =
                             session.heard_at(&self.context, self.quorum, worker) + patience::trusted(lease_time);
@@ -290,7 +295,10 @@ impl SessionsTask {
     fn serve(&mut self, worker: PeerId) {
         let now = Instant::now();
         let lease_time = self.context.env.settings.worker_lease;
-        let Self { context, quorum, term, sessions, numbered, running, worker_sessions, began } = self;
+        let (clock, trust) = (self.context.env.seams.clock.monotonic(), self.context.env.knowledge.check_trust(worker));
+        self.trust.observe(clock, worker, trust);
+        let distrust = self.trust.due(clock, worker);
+        let Self { context, quorum, term, sessions, numbered, running, worker_sessions, began, .. } = self;
         // What an earlier primary won may not have been renewed for as long as it was dying and another was elected.
         let renew_at = if *began { now + Renewal::of(lease_time).after } else { now };
         let mut message = None;
@@ -303,7 +311,11 @@ impl SessionsTask {
                 WorkerSession::new(*numbered, record.grant.lease, now, renew_at)
             });
             session.follow(record.grant.lease, now);
-            if session.may_send(now) {
+            if distrust.is_some() {
+                // Nothing is sent any more, and nothing is waited for but its end.
+                session.send_at = None;
+                session.asked.clear();
+            } else if session.may_send(now) {
                 message = session.next_message(state, worker, (*quorum, *term), now);
             }
         });
@@ -326,10 +338,14 @@ impl SessionsTask {
             );
         }
         if !session.is_renewing && session.renew_at <= now {
+            if let Some(distrust) = distrust {
+                return self.lose(worker, format!("it is not trusted any more: {distrust}"), true);
+            }
             let heard_at = session.heard_at(context, *quorum, worker);
             let left = (heard_at + patience::trusted(lease_time)).saturating_duration_since(now);
             if session.is_unsure && left.is_zero() {
-                return self.lose(worker, format!("nothing was heard from it for {} s", (now - heard_at).as_secs()));
+                let reason = format!("nothing was heard from it for {} s", (now - heard_at).as_secs());
+                return self.lose(worker, reason, false);
             }
             session.is_renewing = true;
             // No further try outlasts the moment at which its worker is given up.
@@ -347,8 +363,9 @@ impl SessionsTask {
         }
     }
 
-    /// Commits that the worker is lost. Its attempts go to others.
-    fn lose(&mut self, worker: PeerId, reason: String) {
+    /// Commits that the worker is lost. Its attempts go to others. `gives_back`: it is there, and is told that its
+    /// lease has ended.
+    fn lose(&mut self, worker: PeerId, reason: String, gives_back: bool) {
         let Some(session) = self.sessions.get_mut(&worker) else { return };
         session.is_renewing = true;
         session.renew_at = Instant::now() + Renewal::of(self.context.env.settings.worker_lease).pause;
@@ -358,8 +375,12 @@ impl SessionsTask {
             async move {
                 if context.propose(Command::Task(TaskCommand::LoseWorker { peer: worker, lease, reason })).await.is_ok()
                 {
-                    // Its lease ends by itself: to give it back now could take it from whoever wins the worker again.
                     context.env.metrics.workers_lost.inc();
+                    // Otherwise its lease ends by itself: to give it back now could take it from whoever wins the
+                    // worker again.
+                    if gives_back {
+                        context.env.approvals.give_back(worker, lease).await;
+                    }
                 }
                 Ended { worker, session: number, what: What::Dropped }
             }
@@ -370,6 +391,8 @@ impl SessionsTask {
     /// The worker has no lease of this quorum any more.
     fn forget(&mut self, worker: PeerId) {
         self.sessions.remove(&worker);
+        let sessions = &self.sessions;
+        self.trust.retain(|peer| sessions.contains_key(&peer));
         self.worker_sessions.lock().assigned_at.remove(&worker);
         self.context.env.wait_reasons.heartbeats().forget(self.quorum, worker);
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::backoff::Backoff;
+use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::liveness::DelayEstimate;
@@ -41,7 +42,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ClientError;
-use super::port::{Report, ReportAnswer};
+use super::port::{Report, ReportAnswer, Speaker};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::request::{Request, RequestServer};
 use super::slots::PeerSlots;
@@ -171,7 +172,7 @@ impl Ask {
 
 /// The answer of a quorum, after all tries.
 pub(super) enum FinalAnswer {
-    Reply(Result<CommandReply, Rejection>),
+    Reply(Result<(CommandReply, Speaker), Rejection>),
     Answer(QueryAnswer),
     Acknowledged,
     Task(TaskAnswer),
@@ -229,13 +230,14 @@ impl QuorumClient {
         Self(Arc::new(Inner { parts, routes: Mutex::default(), watches: Mutex::default(), parked }))
     }
 
-    /// Commits a command as this node. Retries across failovers until the deadline; commands are idempotent.
+    /// Commits a command as this node: the reply, and the member that gave it. Retries across failovers until the
+    /// deadline; commands are idempotent.
     pub async fn propose(
         &self,
         quorum: QuorumId,
         command: Command,
         deadline: Duration,
-    ) -> Result<CommandReply, ClientError> {
+    ) -> Result<(CommandReply, Speaker), ClientError> {
         match self.ask(quorum, Ask::Job(Request::Propose(command)), deadline).await? {
             FinalAnswer::Reply(reply) => Ok(reply?),
             _ => Err(mixed_up(quorum)),
@@ -288,7 +290,9 @@ impl QuorumClient {
         let mut account = Account { silent_tries: u32::MAX - 1, ..Account::default() };
         let end = Instant::now() + deadline;
         let ask = Ask::Job(Request::Query { query, stale: true });
-        let tried = self.ask_member(quorum, peer, &ask, end, &mut account).await;
+        // For itself alone: of the others nothing is asked.
+        let speaker = Speaker { peer, voters: vec![peer] };
+        let tried = self.ask_member(quorum, speaker, &ask, end, &mut account).await;
         match account.record_try(tried, |_| ()) {
             Some(Ok(FinalAnswer::Answer(answer))) => Ok(answer),
             Some(Ok(_)) => Err(mixed_up(quorum)),
@@ -380,6 +384,12 @@ impl QuorumClient {
         local.map(|primary| primary.peer).or_else(|| self.routes().read(quorum).primary)
     }
 
+    /// The voters of an announced quorum by the certificate that one of the members that it names has shown; `None` if
+    /// none of them has.
+    pub fn voters_shown(&self, advert: &QuorumAdvert) -> Option<Vec<PeerId>> {
+        advert.members.iter().find_map(|member| self.0.parts.standings.voters_with(advert.quorum, member.peer))
+    }
+
     /// Members in the order in which they are worth asking.
     fn targets(&self, quorum: QuorumId, account: &Account) -> VecDeque<PeerId> {
         let parts = &self.0.parts;
@@ -461,7 +471,9 @@ impl QuorumClient {
         let tried = match ask {
             Ask::Job(request) => {
                 let answer = parts.requests.answer(local, by, request.clone(), left.min(DEADLINE)).await;
-                self.judge_answer(quorum, by, answer, ask)
+                // One that has left meanwhile still answers for what was committed under it.
+                let voters = parts.standings.voters_with(quorum, by).unwrap_or_default();
+                self.judge_answer(quorum, &Speaker { peer: by, voters }, answer, ask)
             }
             Ask::Task(message) => {
                 let wait = election_wait(local.latency()).min(left);
@@ -509,17 +521,20 @@ impl QuorumClient {
 
     /// Asks one peer, once it has shown that it is a voter of the quorum: whoever is none speaks for nobody.
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
-        if self.0.parts.standings.has_voter(quorum, peer) {
-            return self.ask_member(quorum, peer, ask, end, account).await;
+        let standings = &self.0.parts.standings;
+        if let Some(voters) = standings.voters_with(quorum, peer) {
+            return self.ask_member(quorum, Speaker { peer, voters }, ask, end, account).await;
         }
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
         let patience = patience.min(end.saturating_duration_since(Instant::now()));
-        let standing = timeout(patience, self.0.parts.standings.standing(quorum, peer)).await;
+        let standing = timeout(patience, standings.standing(quorum, peer)).await;
         match standing.unwrap_or(Standing::Silent) {
             Standing::Voter => {
                 // It has just answered, whatever becomes of the question itself.
                 (account.reached, account.heard) = (true, true);
-                self.ask_member(quorum, peer, ask, end, account).await
+                // None: another took its place in this moment, and is asked in the next round.
+                let Some(voters) = standings.voters_with(quorum, peer) else { return Tried::Nothing };
+                self.ask_member(quorum, Speaker { peer, voters }, ask, end, account).await
             }
             Standing::Moved { voters } => {
                 Tried::Redirected(voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect())
@@ -540,12 +555,12 @@ impl QuorumClient {
     async fn ask_member(
         &self,
         quorum: QuorumId,
-        peer: PeerId,
+        speaker: Speaker,
         ask: &Ask,
         end: Instant,
         account: &mut Account,
     ) -> Tried {
-        let began = Instant::now();
+        let (began, peer) = (Instant::now(), speaker.peer);
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
         // Held for as long as the answer is waited for. Without it the request is not to be parked there.
         let slot = match ask {
@@ -565,7 +580,7 @@ impl QuorumClient {
                 let answer = self.send_job(peer, &request.into_message(quorum), patience, end).await;
                 let committed = matches!(answer, Ok(JobAnswer::Reply(_) | JobAnswer::DeliveryAck(_)));
                 let misplaced = matches!(answer, Ok(JobAnswer::NotMember | JobAnswer::Malformed { .. }));
-                (answer.map(|answer| (self.judge_answer(quorum, peer, answer, ask), misplaced)), committed)
+                (answer.map(|answer| (self.judge_answer(quorum, &speaker, answer, ask), misplaced)), committed)
             }
             Ask::Task(message) => {
                 let answer = self.send(quorum, peer, Protocol::Task, message, patience, end).await;
@@ -616,13 +631,14 @@ impl QuorumClient {
         }
     }
 
-    /// What an answer of the job protocol means for the try that it answers; `peer` may be this node.
-    fn judge_answer(&self, quorum: QuorumId, peer: PeerId, answer: JobAnswer, ask: &Ask) -> Tried {
+    /// What an answer of the job protocol means for the try that it answers; the speaker may be this node.
+    fn judge_answer(&self, quorum: QuorumId, speaker: &Speaker, answer: JobAnswer, ask: &Ask) -> Tried {
         let Ask::Job(request) = ask else { return Tried::Nothing };
+        let peer = speaker.peer;
         match (answer, request) {
             (JobAnswer::Reply(reply), Request::Propose(_)) => {
                 self.remember_primary(quorum, peer);
-                Tried::Done(FinalAnswer::Reply(reply))
+                Tried::Done(FinalAnswer::Reply(reply.map(|reply| (reply, speaker.clone()))))
             }
             (JobAnswer::Answer(answer), Request::Query { stale, .. }) => {
                 if !stale {

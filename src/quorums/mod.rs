@@ -40,7 +40,7 @@ use crate::raft::because;
 pub use approvals::Approvals;
 pub use client::QuorumClient;
 pub use placement::Placement;
-pub use port::{QuorumPort, Report, ReportAnswer};
+pub use port::{QuorumPort, Report, ReportAnswer, Speaker};
 pub use submit::Submits;
 
 #[derive(Debug, Clone, thiserror::Error)]

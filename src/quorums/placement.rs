@@ -1,12 +1,14 @@
 //! Placement of new jobs: which quorum each belongs to.
 //!
 //! A job goes to an announced quorum with room: two are drawn and the less loaded is asked whether it lives (the power
-//! of two choices: near the balance of asking all, for two questions). One that has just said so is not asked again
-//! ([`OPEN_TRUSTED`]): a flow of jobs costs a question now and then, not a trip each. When there is none, one is formed
-//! from signed approvals. Callers that arrive while a quorum is being formed share it.
+//! of two choices: near the balance of asking all, for two questions). When there is none, one is formed from signed
+//! approvals. Callers that arrive while a quorum is being formed share it.
 //!
 //! Every command of a job makes a round trip to its quorum's primary, so quorums that are led from afar are passed over
-//! while a nearer one has room, or can be formed.
+//! while a nearer one has room, or can be formed. The question whether a quorum lives is such a trip too: one that took
+//! work a moment ago, and whose primary is connected, is not asked again. Whoever founds a quorum chooses its voters,
+//! and may choose itself alone: a quorum whose certificate names too few voters, or others than this node relies on, is
+//! given no work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, Nonce, PeerId, QuorumId};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
+use quorate_protocols::membership::Voters;
 use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
@@ -74,55 +77,46 @@ pub struct PlacementParts {
 }
 
 /// A quorum that refused work for want of room, be it in its owner's share, is passed over for this long.
-const FULL_REST: Duration = Duration::from_secs(60);
+pub(super) const FULL_REST: Duration = Duration::from_secs(60);
 
-/// Such quorums that are remembered; beyond that the one that refused first is tried again.
-const FULL_MAX: usize = 1_024;
+/// A quorum that took work, or said that it would, is given more for this long without being asked. About as long as a
+/// node takes to see that a peer is absent: the answer to a question would be as old.
+const OPEN_FOR: Duration = Duration::from_secs(1);
 
-/// A quorum that took work so long ago is believed to take more. Short: whoever submits to one that has lost its
-/// majority meanwhile waits for it, as if that had happened a moment later, and is not placed elsewhere.
-const OPEN_TRUSTED: Duration = Duration::from_millis(250);
+/// Quorums that are remembered for either; beyond that the one remembered first is forgotten.
+const REMEMBERED_MAX: usize = 1_024;
 
-/// Such quorums that are remembered; beyond that the one that was asked first is asked again.
-const OPEN_MAX: usize = 1_024;
-
-/// Quorums that took work a moment ago.
-#[derive(Default)]
-struct OpenQuorums(BTreeMap<QuorumId, Instant>);
-
-impl OpenQuorums {
-    /// The quorum said at `asked` or later that it takes work.
-    fn record(&mut self, quorum: QuorumId, asked: Instant) {
-        self.0.insert(quorum, asked);
-        if self.0.len() > OPEN_MAX
-            && let Some(first) = self.0.iter().min_by_key(|(_, at)| **at).map(|(quorum, _)| *quorum)
-        {
-            self.0.remove(&first);
-        }
-    }
-
-    fn is_trusted(&self, quorum: QuorumId) -> bool {
-        self.0.get(&quorum).is_some_and(|asked| asked.elapsed() < OPEN_TRUSTED)
-    }
+/// Quorums that gave the same answer to this node's work a moment ago.
+struct Answered {
+    holds_for: Duration,
+    at: BTreeMap<QuorumId, Instant>,
 }
 
-/// Quorums that had no room for this node's work a moment ago.
-#[derive(Default)]
-struct FullQuorums(BTreeMap<QuorumId, Instant>);
+impl Answered {
+    fn new(holds_for: Duration) -> Self {
+        Self { holds_for, at: BTreeMap::new() }
+    }
 
-impl FullQuorums {
-    fn record_refusal(&mut self, quorum: QuorumId) {
-        self.0.insert(quorum, Instant::now());
-        if self.0.len() > FULL_MAX
-            && let Some(first) = self.0.iter().min_by_key(|(_, at)| **at).map(|(quorum, _)| *quorum)
+    fn record(&mut self, quorum: QuorumId) {
+        self.at.insert(quorum, Instant::now());
+        if self.at.len() > REMEMBERED_MAX
+            && let Some(first) = self.at.iter().min_by_key(|(_, at)| **at).map(|(quorum, _)| *quorum)
         {
-            self.0.remove(&first);
+            self.at.remove(&first);
         }
     }
 
-    fn at_rest(&mut self) -> BTreeSet<QuorumId> {
-        self.0.retain(|_, at| at.elapsed() < FULL_REST);
-        self.0.keys().copied().collect()
+    fn forget(&mut self, quorum: QuorumId) {
+        self.at.remove(&quorum);
+    }
+
+    fn has(&self, quorum: QuorumId) -> bool {
+        self.at.get(&quorum).is_some_and(|at| at.elapsed() < self.holds_for)
+    }
+
+    fn all(&mut self) -> BTreeSet<QuorumId> {
+        self.at.retain(|_, at| at.elapsed() < self.holds_for);
+        self.at.keys().copied().collect()
     }
 }
 
@@ -132,19 +126,32 @@ struct Inner {
     parts: PlacementParts,
     /// The formation under way, which every caller that needs a quorum waits for.
     forming: Mutex<Option<Formation>>,
-    full: Mutex<FullQuorums>,
-    open: Mutex<OpenQuorums>,
+    /// They had no room for this node's work.
+    full: Mutex<Answered>,
+    /// They took work, or would have.
+    open: Mutex<Answered>,
 }
 
 impl Placement {
     pub fn new(parts: PlacementParts) -> Self {
-        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full: Mutex::default(), open: Mutex::default() }))
+        let (full, open) = (Mutex::new(Answered::new(FULL_REST)), Mutex::new(Answered::new(OPEN_FOR)));
+        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full, open }))
     }
 
     /// The quorum has no room for this node's work: others are chosen for a while.
     pub fn record_full(&self, quorum: QuorumId) {
-        self.0.full.lock().record_refusal(quorum);
-        self.0.open.lock().0.remove(&quorum);
+        self.record_silent(quorum);
+        self.0.full.lock().record(quorum);
+    }
+
+    /// The quorum has just taken work of this node.
+    pub fn record_open(&self, quorum: QuorumId) {
+        self.0.open.lock().record(quorum);
+    }
+
+    /// The quorum did not take work of this node: it is asked before it is given more.
+    pub fn record_silent(&self, quorum: QuorumId) {
+        self.0.open.lock().forget(quorum);
     }
 
     /// A new id for a job of this quorum.
@@ -153,19 +160,16 @@ impl Placement {
     }
 
     pub async fn quorum_for_job(&self) -> Result<QuorumId, PlacementError> {
-        let mut refused = self.0.full.lock().at_rest();
+        let mut refused = self.0.full.lock().all();
         for _ in 0..CHOICES_TRIED_MAX {
             let parts = &self.0.parts;
-            let eligible: Vec<QuorumAdvert> =
-                parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
+            let may_take = |quorum: &QuorumAdvert| {
+                quorum.room > 0 && !refused.contains(&quorum.quorum) && self.is_relied_on(quorum)
+            };
+            let eligible: Vec<QuorumAdvert> = parts.knowledge.quorums().into_iter().filter(may_take).collect();
             let Some(eligible) = self.nearest(eligible) else { break };
             let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
-            if self.0.open.lock().is_trusted(choice) {
-                return Ok(choice);
-            }
-            let asked = Instant::now();
-            if self.is_open(choice).await {
-                self.0.open.lock().record(choice, asked);
+            if self.has_just_taken_work(choice) || self.is_open(choice).await {
                 return Ok(choice);
             }
             refused.insert(choice);
@@ -193,13 +197,27 @@ impl Placement {
         (!is_enough).then_some(far)
     }
 
+    /// Whether the quorum took work a moment ago, under a primary that this node hears.
+    fn has_just_taken_work(&self, quorum: QuorumId) -> bool {
+        let (net, client) = (&self.0.parts.net, &self.0.parts.client);
+        let is_open = self.0.open.lock().has(quorum);
+        let is_heard = |peer: PeerId| peer == net.local_peer() || (net.is_connected(peer) && !net.is_absent(peer));
+        is_open && client.primary_known(quorum).is_some_and(is_heard)
+    }
+
     /// Whether the quorum takes work now, or after the election that it is in.
     async fn is_open(&self, quorum: QuorumId) -> bool {
         let (began, slowest) = (Instant::now(), self.slowest_round_trip());
         loop {
             match self.0.parts.client.query(quorum, Query::Quorum, false, CHOICE_DEADLINE + 8 * slowest).await {
                 // What it announced may be old.
-                Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none() && view.room > 0,
+                Ok(QueryAnswer::Quorum(view)) => {
+                    let is_open = view.paused.is_none() && view.room > 0;
+                    if is_open {
+                        self.record_open(quorum);
+                    }
+                    return is_open;
+                }
                 Err(ClientError::NoPrimary { .. }) if began.elapsed() < ELECTION_PATIENCE => (),
                 // Members hold the question until they have elected, and may be asked for a proof first.
                 Err(ClientError::Unreachable { .. })
@@ -214,6 +232,13 @@ impl Placement {
                 }
             }
         }
+    }
+
+    /// Whether the quorum is one to rely on, by its voters and not by the members that it names.
+    fn is_relied_on(&self, advert: &QuorumAdvert) -> bool {
+        let parts = &self.0.parts;
+        let voters = parts.client.voters_shown(advert).unwrap_or_default();
+        may_own_work(&voters, |peer| parts.knowledge.check_trust(peer).is_ok())
     }
 
     /// Whether a member that is known here is connected, and not known to be away.
@@ -315,51 +340,59 @@ fn choose(eligible: &[QuorumAdvert], entropy: &dyn Entropy) -> Option<QuorumId> 
     Some(if load(one) <= load(other) { one.quorum } else { other.quorum })
 }
 
+/// Whether a quorum of these voters may be given work: they are as many as quorums have, and a majority is trusted.
+fn may_own_work(voters: &[PeerId], is_trusted: impl Fn(PeerId) -> bool) -> bool {
+    let trusted = voters.iter().filter(|peer| is_trusted(**peer)).count();
+    voters.len() >= VOTERS_MIN && trusted >= Voters::majority_of(voters.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Goal: what a quorum said is believed for a moment, and no more is remembered than so many.
-    #[tokio::test(start_paused = true)]
-    async fn a_quorum_that_took_work_is_asked_again_after_a_moment() {
-        let mut open = OpenQuorums::default();
-        let quorum = |number: u16| {
-            let mut id = [0; 16];
-            id[..2].copy_from_slice(&number.to_le_bytes());
-            QuorumId(id)
-        };
-        open.record(quorum(1), Instant::now());
-        assert!(open.is_trusted(quorum(1)) && !open.is_trusted(quorum(2)));
-        tokio::time::advance(OPEN_TRUSTED - Duration::from_millis(1)).await;
-        assert!(open.is_trusted(quorum(1)));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!open.is_trusted(quorum(1)));
-        for number in 0..=OPEN_MAX as u16 {
-            open.record(quorum(number + 10), Instant::now());
-            tokio::time::advance(Duration::from_micros(1)).await;
-        }
-        assert!(open.0.len() == OPEN_MAX && !open.0.contains_key(&quorum(1)));
+    /// Goal: a quorum that a stranger founded with itself, or with others that nobody here relies on, is given no work.
+    #[test]
+    fn work_goes_to_quorums_of_voters_that_are_relied_on() {
+        let peers = |numbers: &[u8]| -> Vec<PeerId> { numbers.iter().map(|number| PeerId([*number; 32])).collect() };
+        let may = |voters: &[u8]| may_own_work(&peers(voters), |peer| peer.0[0] < 10);
+        assert!(may(&[1, 2, 3]) && may(&[1, 2, 11]) && may(&[1, 2, 3, 11, 12]));
+        assert!(!may(&[]) && !may(&[1]) && !may(&[11]) && !may(&[1, 2]));
+        assert!(!may(&[1, 11, 12]) && !may(&[11, 12, 13]) && !may(&[1, 2, 11, 12]));
     }
 
     /// Goal: who was refused for want of room chooses another quorum, and comes back later.
     #[tokio::test(start_paused = true)]
     async fn a_full_quorum_is_passed_over_for_a_while() {
-        let mut full = FullQuorums::default();
+        let mut full = Answered::new(FULL_REST);
         let quorum = |number: u16| {
             let mut id = [0; 16];
             id[..2].copy_from_slice(&number.to_le_bytes());
             QuorumId(id)
         };
-        full.record_refusal(quorum(1));
+        full.record(quorum(1));
         tokio::time::advance(FULL_REST / 2).await;
-        full.record_refusal(quorum(2));
-        assert_eq!(full.at_rest(), [quorum(1), quorum(2)].into());
+        full.record(quorum(2));
+        assert_eq!(full.all(), [quorum(1), quorum(2)].into());
         tokio::time::advance(FULL_REST / 2).await;
-        assert_eq!(full.at_rest(), [quorum(2)].into());
-        for number in 0..=FULL_MAX as u16 {
+        assert_eq!(full.all(), [quorum(2)].into());
+        for number in 0..=REMEMBERED_MAX as u16 {
             tokio::time::advance(Duration::from_millis(1)).await;
-            full.record_refusal(quorum(number + 10));
+            full.record(quorum(number + 10));
         }
-        assert!(full.at_rest().len() == FULL_MAX && !full.at_rest().contains(&quorum(2)));
+        assert!(full.all().len() == REMEMBERED_MAX && !full.all().contains(&quorum(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quorum_that_took_work_is_open_for_a_moment_and_no_more_once_it_did_not() {
+        let mut open = Answered::new(OPEN_FOR);
+        let quorum = QuorumId([1; 16]);
+        open.record(quorum);
+        tokio::time::advance(OPEN_FOR - Duration::from_millis(1)).await;
+        assert!(open.has(quorum) && !open.has(QuorumId([2; 16])));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!open.has(quorum));
+        open.record(quorum);
+        open.forget(quorum);
+        assert!(!open.has(quorum));
     }
 }

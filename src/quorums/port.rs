@@ -38,15 +38,24 @@ pub enum ReportAnswer {
     Events(DeliveryAck),
 }
 
+/// A member that spoke for its quorum, and why it was believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    pub peer: PeerId,
+    /// The voters by the certificate that it was checked against; of a quorum of this node's own, as its member here
+    /// has them. In order.
+    pub voters: Vec<PeerId>,
+}
+
 /// See the module. Whatever waits for a primary looks for it, across failovers, until its deadline.
 pub trait QuorumPort: Send + Sync + 'static {
-    /// Commits a command as this node. Commands are idempotent.
+    /// Commits a command as this node: the reply, and on whose word. Commands are idempotent.
     fn propose(
         &self,
         quorum: QuorumId,
         command: Command,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>>;
+    ) -> BoxFuture<'static, Result<(CommandReply, Speaker), ClientError>>;
     /// Linearizable unless `stale`; then any member answers.
     fn query(
         &self,
@@ -119,7 +128,7 @@ impl QuorumPort for QuorumClient {
         quorum: QuorumId,
         command: Command,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+    ) -> BoxFuture<'static, Result<(CommandReply, Speaker), ClientError>> {
         let client = self.clone();
         async move { Self::propose(&client, quorum, command, deadline).await }.boxed()
     }
@@ -140,7 +149,7 @@ impl QuorumPort for QuorumClient {
         patience: Duration,
     ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
         let client = self.clone();
-        async move { Self::watch(&client, job, until, patience).await }.boxed()
+        async move { Ok(Self::watch(&client, job, until, patience).await?.map(|met| met.record)) }.boxed()
     }
     fn report(
         &self,

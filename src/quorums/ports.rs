@@ -164,6 +164,8 @@ pub trait Knowledge: Send + Sync + 'static {
     fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert>;
     fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>);
     fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId>;
+    /// Whether this node relies on the peer as a holder or a worker. It relies on itself.
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust>;
     /// Known peers that this node does not rely on, so that they are no candidates.
     fn distrusted(&self) -> Vec<(PeerId, Distrust)>;
     fn ask_for_volunteers(&self, subject: Subject, role: NodeRole, requirement: Requirement) -> mpsc::Receiver<PeerId>;
@@ -184,6 +186,9 @@ impl Knowledge for Directory {
     }
     fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId> {
         Self::candidates(self, role, requirement)
+    }
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        Self::check_trust(self, peer)
     }
     fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
         Self::distrusted(self)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::WATCH_WAIT_MAX;
 use quorate_protocols::liveness::patience::election_wait;
-use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer, QuorumView};
+use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer};
 use quorate_protocols::quorum::watch::WatchRequest;
 use quorate_protocols::quorum::{Command, Forbidden};
 use quorate_protocols::trigger::event::Dispatch;
@@ -83,13 +83,11 @@ pub struct RequestServer {
 }
 
 impl RequestServer {
-    /// Answers `by`, which the transport vouches for, as this node's member of the quorum, within `deadline`. Leases
-    /// are named to the members and to those whom they concern.
+    /// Answers `by`, which the transport vouches for, as this node's member of the quorum, within `deadline`: with what
+    /// it may read. Every answer passes here, once.
     pub async fn answer(&self, local: &dyn LocalQuorum, by: PeerId, request: Request, deadline: Duration) -> JobAnswer {
         let mut answer = self.answer_in_full(local, by, request, deadline).await;
-        if by != self.this_node && !is_member(&local.view(), by) {
-            answer.redact_leases(by);
-        }
+        authority::asker(&self.authority, self.this_node, by, local).redact(&mut answer);
         answer
     }
 
@@ -149,10 +147,7 @@ impl RequestServer {
                 }
                 let request = request.within(WATCH_WAIT_MAX.min(deadline));
                 match self.primary.watch(local, self.this_node, by, request).await {
-                    Ok(answer) => {
-                        let asker = authority::asker(&self.authority, self.this_node, by, local);
-                        JobAnswer::Watched(asker.redact_watched(answer))
-                    }
+                    Ok(answer) => JobAnswer::Watched(answer),
                     Err(error) => answer_error(error),
                 }
             }
@@ -160,19 +155,14 @@ impl RequestServer {
     }
 }
 
-/// Whether the peer keeps the quorum's state itself.
-fn is_member(view: &QuorumView, peer: PeerId) -> bool {
-    view.voters.iter().chain(&view.learners).any(|member| member.peer == peer)
-}
-
 impl RequestServer {
-    /// The answer, as far as `by` may see it. The state is at least as new as the answer, so it knows the job.
+    /// The answer, if `by` may have one to this query. The state is at least as new as the answer, so it knows the job.
     fn show(&self, local: &dyn LocalQuorum, by: PeerId, query: &Query, answer: QueryAnswer) -> JobAnswer {
         let asker = authority::asker(&self.authority, self.this_node, by, local);
         let mut checked = Ok(());
         local.with_state(&mut |state| checked = state.check_asker(asker, query));
         match checked {
-            Ok(()) => JobAnswer::Answer(asker.redact(self.primary.add_reasons(local, query, answer))),
+            Ok(()) => JobAnswer::Answer(self.primary.add_reasons(local, query, answer)),
             Err(Forbidden::UnknownJob { .. }) => JobAnswer::Answer(QueryAnswer::Unknown),
             Err(forbidden) => JobAnswer::Forbidden { reason: forbidden.to_string() },
         }

@@ -10,6 +10,7 @@
 //! two jobs may come of it. Keys are forgotten after [`KEY_KEPT`], or when there are more than [`KEYS_MAX`], the oldest
 //! first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::{ClientError, Placement, PlacementError, QuorumClient};
+use super::{ClientError, Placement, PlacementError, QuorumClient, Speaker};
 use crate::identity::Identity;
 use crate::seams::{Clock, DiskError, KvBatch, Seams};
 use crate::storage::Storage;
@@ -57,6 +59,16 @@ pub struct Wanted {
     pub quorum: Option<QuorumId>,
     /// Form a quorum for it.
     pub dedicated: bool,
+}
+
+/// A submit that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    pub state: RunState,
+    /// It had been submitted before.
+    pub existed: bool,
+    /// On whose word.
+    pub by: Speaker,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -119,7 +131,7 @@ impl Submits {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(SubmitError::Key { bytes: key.len() });
         }
-        let recorded = match inner.keys.find(key)? {
+        let recorded = match inner.keys.find(&digest(key))? {
             Some(recorded) => recorded,
             // Two that race may both look for a quorum; one of them is recorded, for both.
             None => inner.keys.record(key, self.place(wanted).await?).await?,
@@ -139,15 +151,18 @@ impl Submits {
         })
     }
 
-    /// Submits under the id. Committed when it returns `Ok`; the flag says that it had been before.
-    pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<(RunState, bool), SubmitError> {
+    /// Submits under the id. Committed when it returns `Ok`.
+    pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<Submitted, SubmitError> {
         let end = Instant::now() + deadline;
         let command = Command::submit(self.0.identity.signing_key(), job, spec);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.0.client.propose(job.quorum, command.clone(), left).await {
-                Ok(CommandReply::Submitted { existed, state }) => return Ok((state, existed)),
-                Ok(other) => {
+                Ok((CommandReply::Submitted { existed, state }, by)) => {
+                    self.0.placement.record_open(job.quorum);
+                    return Ok(Submitted { state, existed, by });
+                }
+                Ok((other, _)) => {
                     let reason = format!("a submit was answered with {other:?}");
                     return Err(ClientError::Protocol { quorum: job.quorum, reason }.into());
                 }
@@ -156,9 +171,18 @@ impl Submits {
                     sleep(LEVEL_PAUSE).await;
                 }
                 Err(error) => {
-                    // Whoever submits again gets another quorum.
-                    if matches!(error, ClientError::Rejected(Rejection::Full { .. })) {
-                        self.0.placement.record_full(job.quorum);
+                    match &error {
+                        // Whoever submits again gets another quorum.
+                        ClientError::Rejected(Rejection::Full { .. }) => self.0.placement.record_full(job.quorum),
+                        // It answers, whatever is wrong with the job.
+                        ClientError::Rejected(_) | ClientError::Forbidden { .. } => (),
+                        ClientError::QuorumUnknown { .. }
+                        | ClientError::Unreachable { .. }
+                        | ClientError::Paused { .. }
+                        | ClientError::NoPrimary { .. }
+                        | ClientError::Busy { .. }
+                        | ClientError::Unknown { .. }
+                        | ClientError::Protocol { .. } => self.0.placement.record_silent(job.quorum),
                     }
                     return Err(error.into());
                 }
@@ -171,50 +195,96 @@ impl Submits {
 struct Keys {
     storage: Storage,
     clock: Arc<dyn Clock>,
-    /// Rows there are, once they were counted. Held while a key is recorded: the first of two that race wins.
+    /// Rows there are, once they were counted. Held while keys are recorded: the first of two that race wins.
     count: Mutex<Option<usize>>,
+    /// To be recorded by whoever holds the count next; one for each caller that waits.
+    waiting: parking_lot::Mutex<Vec<Waiting>>,
+}
+
+/// A key that is to be recorded.
+struct Waiting {
+    digest: [u8; 32],
+    quorum: QuorumId,
+    recorded: oneshot::Sender<Result<QuorumId, DiskError>>,
 }
 
 impl Keys {
     fn new(storage: Storage, clock: Arc<dyn Clock>) -> Self {
-        Self { storage, clock, count: Mutex::new(None) }
+        Self { storage, clock, count: Mutex::new(None), waiting: parking_lot::Mutex::default() }
     }
 
-    fn find(&self, key: &str) -> Result<Option<QuorumId>, DiskError> {
-        let Some(bytes) = self.storage.kv().get(KEYS, &digest(key))? else { return Ok(None) };
+    fn find(&self, digest: &[u8; 32]) -> Result<Option<QuorumId>, DiskError> {
+        let Some(bytes) = self.storage.kv().get(KEYS, digest)? else { return Ok(None) };
         // To choose anew would make a second job of it.
         let damaged =
             |error: wire::DecodeError| DiskError::Damaged { place: KEYS.to_owned(), reason: error.to_string() };
         Ok(Some(wire::decode_record::<KeyRow>(&bytes).map_err(damaged)?.quorum))
     }
 
-    /// Records the key unless it is recorded already; the quorum that it stands for now. Durable on return.
+    /// Records the key unless it is recorded already; the quorum that it stands for now. Durable on return. Keys that
+    /// come while others are written share the next write.
     async fn record(&self, key: &str, quorum: QuorumId) -> Result<QuorumId, DiskError> {
-        let mut count = self.count.lock().await;
-        if let Some(recorded) = self.find(key)? {
-            return Ok(recorded);
-        }
-        let rows = match *count {
-            Some(rows) => rows,
-            None => self.count_rows()?,
-        };
-        let now = self.clock.wall();
-        let mut batch = KvBatch::new();
-        let oldest = self.storage.kv().range(KEYS_BY_AGE, &[], &[0xff; 41], FORGOTTEN_AT_ONCE, usize::MAX)?;
-        let mut left = rows;
-        for (age, _) in oldest {
-            let Some((at, digest)) = age.split_at_checked(8) else { continue };
-            let at = Millis(at.try_into().map_or(0, u64::from_be_bytes));
-            if left >= KEYS_MAX || now.since(at) >= KEY_KEPT {
-                batch.delete(KEYS, digest).delete(KEYS_BY_AGE, age.clone());
-                left -= 1;
+        loop {
+            let (recorded, mut outcome) = oneshot::channel();
+            self.waiting.lock().push(Waiting { digest: digest(key), quorum, recorded });
+            let mut count = self.count.lock().await;
+            match outcome.try_recv() {
+                // Whoever wrote before has written this one too.
+                Ok(outcome) => return outcome,
+                // It went away in the middle of it: whether this one was written is to be looked up.
+                Err(TryRecvError::Closed) => continue,
+                Err(TryRecvError::Empty) => (),
+            }
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            let outcomes = self.record_all(&mut count, &waiting).await;
+            for (at, Waiting { recorded, .. }) in waiting.into_iter().enumerate() {
+                // Who has gone away needs no answer.
+                let _ = recorded.send(outcomes.as_ref().map(|quorums| quorums[at]).map_err(Clone::clone));
+            }
+            if let Ok(outcome) = outcome.try_recv() {
+                return outcome;
             }
         }
-        let age = [&now.0.to_be_bytes()[..], &digest(key)].concat();
-        batch.put(KEYS, digest(key), wire::encode_record(&KeyRow { quorum, at: now })).put(KEYS_BY_AGE, age, []);
-        self.storage.write(batch).await?;
-        *count = Some(left + 1);
-        Ok(quorum)
+    }
+
+    /// The quorum that each of them stands for now. The first of two with one key wins.
+    async fn record_all(&self, count: &mut Option<usize>, waiting: &[Waiting]) -> Result<Vec<QuorumId>, DiskError> {
+        let mut new = BTreeMap::new();
+        for one in waiting {
+            if self.find(&one.digest)?.is_none() {
+                new.entry(one.digest).or_insert(one.quorum);
+            }
+        }
+        if !new.is_empty() {
+            let rows = match *count {
+                Some(rows) => rows,
+                None => self.count_rows()?,
+            };
+            let now = self.clock.wall();
+            let mut batch = KvBatch::new();
+            let oldest_max = FORGOTTEN_AT_ONCE * new.len();
+            let oldest = self.storage.kv().range(KEYS_BY_AGE, &[], &[0xff; 41], oldest_max, usize::MAX)?;
+            let mut left = rows;
+            for (age, _) in oldest {
+                let Some((at, digest)) = age.split_at_checked(8) else { continue };
+                let at = Millis(at.try_into().map_or(0, u64::from_be_bytes));
+                if left + new.len() > KEYS_MAX || now.since(at) >= KEY_KEPT {
+                    batch.delete(KEYS, digest).delete(KEYS_BY_AGE, age.clone());
+                    left -= 1;
+                }
+            }
+            for (digest, quorum) in &new {
+                let age = [&now.0.to_be_bytes()[..], digest].concat();
+                let row = wire::encode_record(&KeyRow { quorum: *quorum, at: now });
+                batch.put(KEYS, *digest, row).put(KEYS_BY_AGE, age, []);
+            }
+            // They are counted anew if this ends in the middle.
+            *count = None;
+            self.storage.write(batch).await?;
+            *count = Some(left + new.len());
+        }
+        let recorded = |one: &Waiting| Ok(self.find(&one.digest)?.unwrap_or(one.quorum));
+        waiting.iter().map(recorded).collect()
     }
 
     fn count_rows(&self) -> Result<usize, DiskError> {
@@ -235,55 +305,4 @@ fn digest(key: &str) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use quorate_testkit::{MemoryDisk, VirtualClock};
-
-    use super::*;
-    use crate::seams::TaskGroup;
-
-    fn quorum(n: u8) -> QuorumId {
-        QuorumId([n; 16])
-    }
-
-    /// Runs on a node's storage, of which the second argument makes another life.
-    async fn on_storage<F: Future>(test: impl FnOnce(Arc<VirtualClock>, Box<dyn Fn() -> Keys>) -> F) -> F::Output {
-        let (disk, clock) = (MemoryDisk::default(), Arc::new(VirtualClock::right()));
-        let tasks = TaskGroup::inline();
-        let clocks = clock.clone();
-        let keys = move || Keys::new(Storage::start(disk.disk()), clocks.clone());
-        tasks.scope(test(clock, Box::new(keys))).await
-    }
-
-    /// Goal: whoever records a key first decides for all, also after a restart.
-    #[tokio::test(start_paused = true)]
-    async fn the_first_quorum_of_a_key_stays() {
-        on_storage(|_, open| async move {
-            let keys = open();
-            assert_eq!(keys.find("a").unwrap(), None);
-            let (one, other) = tokio::join!(keys.record("a", quorum(1)), keys.record("a", quorum(2)));
-            assert_eq!((one.unwrap(), other.unwrap()), (quorum(1), quorum(1)));
-            assert_eq!(keys.record("b", quorum(2)).await.unwrap(), quorum(2));
-            let again = open();
-            assert_eq!(again.record("a", quorum(3)).await.unwrap(), quorum(1));
-            assert_eq!(again.find("b").unwrap(), Some(quorum(2)));
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_old_key_is_forgotten_and_no_other() {
-        on_storage(|clock, open| async move {
-            let keys = open();
-            keys.record("old", quorum(1)).await.unwrap();
-            clock.offset().step(KEY_KEPT.as_millis() as i64 - 1);
-            keys.record("young", quorum(2)).await.unwrap();
-            assert_eq!(keys.find("old").unwrap(), Some(quorum(1)));
-            clock.offset().step(1);
-            keys.record("new", quorum(3)).await.unwrap();
-            assert_eq!(keys.find("old").unwrap(), None);
-            assert_eq!(keys.find("young").unwrap(), Some(quorum(2)));
-            assert_eq!((keys.count_rows().unwrap(), *keys.count.lock().await), (2, Some(2)));
-        })
-        .await;
-    }
-}
+mod tests;

@@ -17,11 +17,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quorate_protocols::ids::{JobId, QuorumId};
-use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::limits::{DEADLINE, WATCH_REQUESTS_MAX, WATCH_SESSIONS_PER_PEER_MAX, WATCH_WAIT_MAX};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::quorum::watch::{EntryId, WatchAsker};
-use quorate_protocols::quorum::watch::{Until, WatchAnswer, WatchRequest, Watched};
+use quorate_protocols::quorum::watch::{Met, Until, WatchAnswer, WatchRequest, Watched};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -156,13 +155,9 @@ enum Step {
 }
 
 impl QuorumClient {
-    /// The job as soon as the condition holds, linearizable as a query; `None` when it does not within `patience`.
-    pub async fn watch(
-        &self,
-        job: JobId,
-        until: Until,
-        patience: Duration,
-    ) -> Result<Option<Box<JobRecord>>, ClientError> {
+    /// The job as soon as the condition holds, linearizable as a query, with its outputs if they are short; `None` when
+    /// it does not within `patience`.
+    pub async fn watch(&self, job: JobId, until: Until, patience: Duration) -> Result<Option<Met>, ClientError> {
         let end = Instant::now() + patience;
         loop {
             let mut waiting = self.join_session(job, until);
@@ -170,7 +165,7 @@ impl QuorumClient {
                 return Ok(None);
             };
             match outcome.unwrap_or_else(|_| Err(given_up(job)))? {
-                Watched::Met(record) => return Ok(Some(record)),
+                Watched::Met(met) => return Ok(Some(met)),
                 // It may have been submitted between the question of whoever asked first, and this one.
                 Watched::Unknown if waiting.is_late => (),
                 Watched::Unknown => return Err(Rejection::UnknownJob { job }.into()),

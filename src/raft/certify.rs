@@ -1,6 +1,8 @@
 //! Certifying who the voters are: a change of the voters is decided in the log, then signed by a majority of the voters
 //! before it, and only then made by openraft. So nobody votes of whom others cannot check that it may.
 //!
+//! A voter signs for no newcomer that it does not trust itself: a primary takes in nobody whom a majority distrusts.
+//!
 //! Every step may be repeated, and any later primary goes on where an earlier one stopped.
 
 use std::collections::BTreeSet;
@@ -88,7 +90,7 @@ async fn sign_one(host: &Inner, group: &Group, statement: &LinkStatement, signer
             Ok((RaftAnswer::Signed(signature), _)) if statement.is_signed_by(signer.peer, &signature) => {
                 return Some(signature);
             }
-            // It may not have heard yet that the change is committed.
+            // It may not have heard yet that the change is committed, or of a newcomer that it is to trust.
             Ok((answer, _)) => tracing::debug!(quorum = %group.id, %signer, ?answer, "a change was not signed"),
             Err(error) => {
                 tracing::debug!(quorum = %group.id, %signer, %error, "a change was not signed");

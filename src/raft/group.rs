@@ -35,6 +35,7 @@ use super::door::{Deposed, Vouched};
 use super::log_store::{LastFault, LogStore, Trees};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
+use super::own_sync::OwnSync;
 use super::proposer::{Proposal, Proposer};
 use super::read_index::ReadIndex;
 use super::records::GroupRecord;
@@ -118,7 +119,8 @@ impl Group {
         let kept = rollback_guard::read(&*files, quorum)?;
         let keeper = RollbackGuard::new(files, quorum, member, kept);
         let fault = LastFault::default();
-        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, fault.clone());
+        let own_sync = OwnSync::new(Some(member));
+        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, own_sync.clone(), fault.clone());
         let opening = |error: &dyn std::fmt::Display| {
             let damaged =
                 || DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() };
@@ -135,6 +137,7 @@ impl Group {
             machine: machine.clone(),
             read_index: ReadIndex::default(),
             known_vote: log.known_vote.clone(),
+            own_sync,
         };
         let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await
@@ -229,10 +232,15 @@ impl Group {
         self.raft.server_metrics().borrow().membership_config.nodes().any(|(member, _)| member.peer == peer)
     }
 
-    pub fn has_voter(&self, peer: PeerId) -> bool {
+    /// Of the configuration in force, each once; the founders while there is none.
+    pub fn voters(&self) -> Vec<PeerId> {
         let metrics = self.raft.server_metrics();
-        let is_voter = metrics.borrow().membership_config.membership().voter_ids().any(|voter| voter.peer == peer);
-        is_voter || (self.is_blank() && self.founders().iter().any(|voter| voter.peer == peer))
+        let mut voters: BTreeSet<PeerId> =
+            metrics.borrow().membership_config.membership().voter_ids().map(|voter| voter.peer).collect();
+        if self.is_blank() {
+            voters.extend(self.founders().iter().map(|voter| voter.peer));
+        }
+        voters.into_iter().collect()
     }
 
     pub fn term(&self) -> Term {

@@ -7,13 +7,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::{EmptyNode, LogIdOptionExt};
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::budget::Budgets;
 use quorate_protocols::certificate::{Founding, Tip};
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::liveness::Latency;
-use quorate_protocols::quorum::budget::Budgets;
-use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX};
+use quorate_protocols::quorum::limits::{
+    PROPOSER_RATES, PROPOSERS_MAX, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX,
+};
 use quorate_protocols::quorum::request::{MembershipStatement, SignedMembership};
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
 use quorate_protocols::wire::{self, Record};
@@ -53,7 +56,7 @@ const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// Foundings that are answered at once. Each syncs several times and may wait for an election: the places of other
 /// members' messages are not for them. The next is told so.
-const FOUNDINGS_MAX: usize = 64;
+pub(super) const FOUNDINGS_MAX: usize = 64;
 
 /// A member that left says who took its place for this long.
 const DEPARTED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -86,6 +89,7 @@ pub struct Inner {
     pub identity: Identity,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
+    pub replace_grace: Duration,
     pub links: Arc<Links>,
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
@@ -94,6 +98,8 @@ pub struct Inner {
     pub budgets: Mutex<Budgets>,
     /// Peers that liveness suspects, and since when on the monotonic clock.
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
+    /// Members of groups here that this node has not trusted for the whole grace.
+    pub distrusted: Mutex<BTreeSet<PeerId>>,
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
     pub denied: Mutex<BTreeSet<QuorumId>>,
     /// Set once the node's approver runs.
@@ -134,7 +140,7 @@ pub fn has_members(storage: &Storage) -> Result<bool, DiskError> {
 
 impl Inner {
     pub async fn load(context: QuorumContext) -> Result<Arc<Self>, DiskError> {
-        let QuorumContext { seams, identity, net, storage } = context;
+        let QuorumContext { seams, identity, net, storage, replace_grace } = context;
         let clocks = Arc::new(NodeClocks::new(seams.clock.clone()));
         let host = Arc::new(Self {
             seams,
@@ -142,11 +148,13 @@ impl Inner {
             links: Arc::new(Links::new(net.clone(), Latencies::new(storage.clone()))),
             net,
             storage,
+            replace_grace,
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
             clocks,
-            budgets: Mutex::default(),
+            budgets: Mutex::new(Budgets::new(PROPOSER_RATES, PROPOSERS_MAX)),
             suspected: Mutex::default(),
+            distrusted: Mutex::default(),
             denied: Mutex::default(),
             membership_leases: OnceLock::new(),
             kick: Notify::new(),
@@ -254,6 +262,11 @@ impl Inner {
 
     pub fn suspects(&self, peer: PeerId) -> bool {
         self.suspected.lock().contains_key(&peer)
+    }
+
+    /// Whether this node relies on the peer as a member now.
+    pub fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        self.membership_leases.get().map_or(Ok(()), |leases| leases.check_trust(peer))
     }
 
     /// Ends every group, in order.

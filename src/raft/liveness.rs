@@ -427,7 +427,10 @@ impl Liveness {
             // It would not ask if it had heard of us since it was opened.
             heartbeat(&group).await;
         }
-        let view = View { configurations, ..self.view(&group) };
+        // A primary that is not trusted here gives way to a candidate that is, and to no other: so the lead changes
+        // where a majority would rather have the candidate, and does not change back.
+        let heeds_distrust = self.host.check_trust(question.candidate.peer).is_ok();
+        let view = View { configurations, ..self.view_of(&group, heeds_distrust) };
         if group.keeps_from_running(question.candidate, now) {
             return LivenessAnswer::PreVote { granted: false, my_log: view.last_log, primary: None };
         }
@@ -438,6 +441,11 @@ impl Liveness {
     // --- elections ---
 
     fn view(&self, group: &Group) -> View {
+        self.view_of(group, true)
+    }
+
+    /// `heeds_distrust`: whether a primary that this node has not trusted for the whole grace counts as one.
+    fn view_of(&self, group: &Group, heeds_distrust: bool) -> View {
         let (term, primary) = (group.term(), group.primary());
         let configurations = group.configurations();
         let suspected = configurations.iter().flat_map(Voters::iter);
@@ -454,6 +462,7 @@ impl Liveness {
             term,
             primary,
             primary_leads,
+            distrusts_primary: heeds_distrust && primary.is_some_and(|primary| self.distrusts(primary)),
             last_log: group.last_log(),
             latency: self.host.links.latencies.of_majority(&configurations, group.me, &suspected),
             suspected,
@@ -461,12 +470,19 @@ impl Liveness {
         }
     }
 
+    fn distrusts(&self, member: MemberId) -> bool {
+        self.host.distrusted.lock().contains(&member.peer)
+    }
+
     async fn step_elections(&mut self) {
         for group in self.host.groups() {
             // The usual case costs no view: the primary is known, unsuspected and undenied, and nothing is under way.
             let quiet = self.elections.get(&group.id).is_some_and(|election| election.wake_at().is_none());
             let healthy = group.primary().is_some_and(|primary| {
-                primary != group.me && primary.peer != group.me.peer && !self.detector.is_suspected(primary.peer)
+                primary != group.me
+                    && primary.peer != group.me.peer
+                    && !self.detector.is_suspected(primary.peer)
+                    && !self.distrusts(primary)
             });
             let contradicted = self.denied.contains_key(&group.id) || group.is_primary_deposed();
             if (quiet && healthy && !contradicted) || group.is_stopped() {

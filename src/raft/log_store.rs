@@ -4,10 +4,10 @@
 //! whether a configuration has named this member, the snapshot's record) and `raft.<quorum>.chunks` (digest → snapshot
 //! chunk).
 //!
-//! Promises: an entry is readable when `append` returns and synced before openraft hears that it was flushed; a vote
-//! is synced, and marked outside the store, before it is used (that it won is written without a sync); what a
-//! truncation removed does not come back. The commit pointer is written without a sync: it saves work after a restart
-//! and promises nothing.
+//! Promises: an entry is readable when `append` returns and synced before it counts towards a commit ([`OwnSync`] says
+//! how, for those of a primary); a vote is synced, and marked outside the store, before it is used (that it won is
+//! written without a sync); what a truncation removed does not come back. The commit pointer is written without a sync:
+//! it saves work after a restart and promises nothing.
 
 use std::fmt::Debug;
 use std::io;
@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::log_sizes::LogSizes;
+use super::own_sync::OwnSync;
 use super::rollback_guard::RollbackGuard;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use crate::seams::{DiskError, Failpoint, KvBatch, failpoint};
@@ -145,13 +146,14 @@ pub struct LogStore {
     /// What openraft last said is committed, since the start of the process.
     pub committed: Arc<AtomicU64>,
     pub known_vote: KnownVote,
+    pub own_sync: OwnSync,
 }
 
 impl LogStore {
-    pub fn new(storage: Storage, trees: Trees, mark: RollbackGuard, fault: LastFault) -> Self {
+    pub fn new(storage: Storage, trees: Trees, mark: RollbackGuard, own_sync: OwnSync, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
         let (sizes, committed, known_vote) = (Arc::default(), Arc::default(), KnownVote::default());
-        Self { storage, trees, mark, fault, synced, sizes, committed, known_vote }
+        Self { storage, trees, mark, fault, synced, sizes, committed, known_vote, own_sync }
     }
 
     /// Marks the end of the log until the group stops, at most once per `rollback_guard::INDEX_INTERVAL`. Once this has
@@ -342,24 +344,35 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let is_early = self.own_sync.begin(&self.known_vote.get(), &entries);
         let mut batch = KvBatch::new();
         let mut last = 0;
-        let mut written = Vec::new();
+        let mut written = Vec::with_capacity(entries.len());
         for entry in entries {
             last = entry.log_id.index;
             let record = wire::encode_record(&LogRecord(entry));
             written.push((last, record.len()));
             batch.put(&self.trees.log, last.to_be_bytes(), record);
         }
-        let (synced, fault) = (self.synced.clone(), self.fault.clone());
+        let (synced, own_sync, fault) = (self.synced.clone(), self.own_sync.clone(), self.fault.clone());
+        let (now, later) = if is_early { (Some(callback), None) } else { (None, Some(callback)) };
         let done = move |result: Result<(), DiskError>| {
             if result.is_ok() {
                 synced.0.store(last, Ordering::Release);
                 synced.1.notify_one();
+                own_sync.synced(last);
             }
-            callback.log_io_completed(fault.record_fault(result).map_err(io::Error::other));
+            let result = fault.record_fault(result);
+            // Without it openraft does not hear of a failed sync: the node stops for it, and nothing counts meanwhile.
+            if let Some(callback) = later {
+                callback.log_io_completed(result.map_err(io::Error::other));
+            }
         };
         self.fault.record_fault(self.storage.write_then(batch, done)).map_err(write_error)?;
+        if let Some(callback) = now {
+            callback.log_io_completed(Ok(()));
+        }
         let mut sizes = self.sizes.0.lock();
         written.into_iter().for_each(|(index, bytes)| sizes.record_entry(index, bytes));
         if sizes.bytes() >= LOG_BYTES_MAX {
@@ -374,6 +387,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let kept = log_id.index.saturating_sub(1);
         self.synced.0.fetch_min(kept, Ordering::AcqRel);
         self.sizes.0.lock().truncate(log_id.index);
+        self.own_sync.truncate(log_id.index);
         let truncated = async {
             self.mark.truncating(LogIndex(kept)).await?;
             self.storage.write(batch).await
@@ -386,6 +400,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         put_meta(&mut batch, &self.trees, PURGED, log_id);
         batch.delete_range(&self.trees.log, 0u64.to_be_bytes(), (log_id.index + 1).to_be_bytes());
         self.sizes.0.lock().purge(log_id.index);
+        if log_id.index > self.synced.0.load(Ordering::Acquire) {
+            self.own_sync.replace();
+        }
         // Not synced: after a crash the entries may be there again, which is harmless.
         self.fault.record_fault(self.storage.kv().apply(batch)).map_err(write_error)
     }

@@ -1,10 +1,12 @@
 //! Membership driver: replaces lost members of the groups that this node leads. One per node.
 //!
-//! A voter is replaced in three cases:
+//! A voter is replaced in four cases:
 //!
-//! - its node has been away for `REPLACE_GRACE` (a blip moves nothing);
+//! - its node has been away for the grace (`quorum.replace_grace`: a blip moves nothing);
 //! - it has refused to take part for as long, for its disk is full or it left too early;
-//! - its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
+//! - its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member;
+//! - this node has not trusted its peer for as long ([`TrustWatch`]). The present primary is none of those that it
+//!   replaces itself: voters that do not trust it elect another (`liveness`).
 //!
 //! The newcomer is one of the standbys that the quorum keeps (`standbys`). When none of them is there, or its promise
 //! has run out, the primary asks for a fresh promise. The newcomer creates the group on the strength of its own signed
@@ -20,10 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{ChangeMembers, EmptyNode, LogIdOptionExt};
+use quorate_protocols::admission::TrustWatch;
 use quorate_protocols::approval::Approval;
-use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::approval::replacement::{Decision, Situation, decide};
-use quorate_protocols::ids::{MemberId, Millis, QuorumId};
+use quorate_protocols::ids::{MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::quorum::limits::VOTERS_MAX;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage};
 use quorate_protocols::quorum::{RaftMessage, Voters};
@@ -63,12 +65,18 @@ pub struct Driver {
     estranged: BTreeMap<QuorumId, u32>,
     changing: BTreeMap<QuorumId, tokio::task::JoinHandle<Option<()>>>,
     standbys: Standbys,
+    /// Of all members of groups here.
+    trust: TrustWatch,
+    /// When this node last began to replace a voter of each group that it does not trust.
+    began: BTreeMap<QuorumId, Millis>,
 }
 
 impl Driver {
     pub async fn run(host: Arc<Inner>) {
         let shutdown = host.seams.tasks.shutdown_token();
         let mut this = Self {
+            trust: TrustWatch::new(host.replace_grace),
+            began: BTreeMap::new(),
             host,
             blank: BTreeMap::new(),
             estranged: BTreeMap::new(),
@@ -96,6 +104,8 @@ impl Driver {
         self.changing.retain(|_, task| !task.is_finished());
         self.blank.retain(|quorum, _| running.contains(quorum));
         self.estranged.retain(|quorum, _| running.contains(quorum));
+        self.began.retain(|quorum, _| running.contains(quorum));
+        self.watch_trust(&groups);
         let denied = self.host.denied.lock().clone();
         for group in groups {
             if count(&mut self.blank, group.id, group.is_blank()) > BLANK_MAX {
@@ -123,6 +133,19 @@ impl Driver {
         }
     }
 
+    /// Notes which members this node does not trust any more, and tells the liveness layer.
+    fn watch_trust(&mut self, groups: &[Arc<Group>]) {
+        let (now, me) = (self.host.seams.clock.monotonic(), self.host.identity.peer());
+        let members = groups.iter().flat_map(|group| group.members()).map(|member| member.peer);
+        let members: BTreeSet<PeerId> = members.filter(|peer| *peer != me).collect();
+        self.trust.retain(|peer| members.contains(&peer));
+        for peer in members {
+            self.trust.observe(now, peer, self.host.check_trust(peer));
+        }
+        let due = self.trust.distrusted().filter(|peer| self.trust.due(now, *peer).is_some());
+        *self.host.distrusted.lock() = due.collect();
+    }
+
     fn start<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         group: Arc<Group>,
@@ -135,7 +158,7 @@ impl Driver {
     }
 
     /// The next change that this group needs, most urgent first.
-    fn decide(&self, group: &Group) -> Option<Change> {
+    fn decide(&mut self, group: &Group) -> Option<Change> {
         let membership = group.membership();
         let joint = membership.get_joint_config();
         if joint.len() > 1 {
@@ -143,7 +166,9 @@ impl Driver {
         }
         let (voters, learners) = members_of(&membership);
         let record = group.record();
-        for &lost in &voters {
+        let now = self.host.seams.clock.monotonic();
+        let trusted = |voter: &&MemberId| self.trust.due(now, voter.peer).is_none();
+        for &lost in voters.iter().filter(trusted) {
             let Some(incarnation) = self.host.links.reborn(group.id, lost) else { continue };
             let with = MemberId { peer: lost.peer, incarnation };
             let approval = record.approvals().find(|approval| approval.statement.approver == lost.peer);
@@ -158,7 +183,6 @@ impl Driver {
         let standbys: Vec<MemberId> = approvals.iter().map(Approval::member).collect();
         // A member whose disk is gone, and whose promise is not known here, has been away for ever.
         let reborn = |member: &MemberId| self.host.links.reborn(group.id, *member).map(|_| Millis(0));
-        let now = self.host.seams.clock.monotonic();
         let refuses = |member: &MemberId| {
             let refused = self.host.links.refuses(group.id, *member)?;
             Some(Millis(now.0.saturating_sub(refused.as_millis() as u64)))
@@ -169,12 +193,24 @@ impl Driver {
         };
         // Standbys are not watched; one without a connection is as good as away.
         let reachable = |standby: &MemberId| self.host.net.is_connected(standby.peer);
+        let lapsed = voters.iter().filter_map(|voter| Some((*voter, self.trust.lapse(voter.peer)?.due)));
+        let unfit = standbys.iter().filter(|standby| self.host.check_trust(standby.peer).is_err());
         let situation = Situation {
             configurations: vec![Voters::new(voters.iter().copied())],
             suspected: voters.iter().chain(&standbys).filter_map(away).collect(),
             standbys: standbys.iter().copied().filter(reachable).collect(),
+            distrusted: unfit.map(|standby| (*standby, now)).chain(lapsed).collect(),
+            began_at: self.began.get(&group.id).copied(),
         };
-        match decide(now, &situation, REPLACE_GRACE) {
+        let decision = decide(now, &situation, self.host.replace_grace);
+        if let Decision::Replace { lost, .. } | Decision::FindStandby { lost } = decision
+            && !situation.suspected.contains_key(&lost)
+            && let Some(reason) = self.trust.due(now, lost.peer)
+        {
+            tracing::info!(quorum = %group.id, %lost, %reason, "a member is not trusted any more: replacing it");
+            self.began.insert(group.id, now);
+        }
+        match decision {
             Decision::Replace { lost, with } => {
                 let approval = approvals.iter().find(|approval| approval.member() == with)?;
                 Some(Change::Swap { lost, with, approval: approval.clone() })
@@ -295,7 +331,14 @@ pub async fn swap(
     // Looked at again: the configuration may have moved while the learner caught up.
     let (voters, _) = members_of(&group.membership());
     let voters = voters.into_iter().filter(|voter| *voter != lost).chain([with]).collect();
-    certify(host, group, &voters).await?;
+    if let Err(error) = certify(host, group, &voters).await {
+        // Voters that do not trust it refuse it for good: it is not left behind as a learner, one for each try.
+        if matches!(error, QuorumError::Paused { .. }) {
+            let learner = ChangeMembers::RemoveNodes([with].into());
+            let _ = bounded(group, group.raft.change_membership(learner, false)).await;
+        }
+        return Err(error);
+    }
     change_voters(group, voters).await
 }
 

@@ -3,7 +3,7 @@
 //! A [`QuorumHost`] runs one [`group::Group`] per quorum, on one network, one store and one liveness layer:
 //!
 //! - `log_store`, `log_sizes`, `rollback_guard`, `snapshot`, `state_machine`: what a member remembers, how it notices
-//!   that it forgot, and when its log is cut;
+//!   that it forgot, and when its log is cut; `own_sync`: a primary syncs while its entries travel;
 //! - `network`, `server`, `host`: raft's messages out and in, and the founding of quorums;
 //! - `door`: which of those messages are taken, and from whom;
 //! - `agreement`, `copies`: members that differ, and how the one that is wrong gets the state of the others;
@@ -11,7 +11,7 @@
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
 //! - `latencies`: how long members take to answer and to sync, which every wait follows;
 //! - `certify`: who the voters are, proven to others;
-//! - `membership`: replacing members that are lost; `standbys`: who is ready to take their place;
+//! - `membership`: replacing members that are lost or not trusted; `standbys`: who is ready to take their place;
 //! - `reopen`: a group whose store failed, a full disk for one, comes back without a restart;
 //! - `types`, `runtime`: what openraft is told about us.
 //!
@@ -40,6 +40,7 @@ mod log_store;
 mod membership;
 mod metrics;
 mod network;
+mod own_sync;
 mod proposer;
 mod read_index;
 mod records;
@@ -56,6 +57,7 @@ mod state_machine;
 mod tests;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -63,6 +65,7 @@ use futures::future::BoxFuture;
 use openraft::LogIdOptionExt;
 use openraft::error::Fatal;
 use prometheus_client::registry::Registry;
+use quorate_protocols::admission::Distrust;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::certificate::{CertificatePart, Founding};
@@ -92,6 +95,8 @@ pub struct QuorumContext {
     pub identity: Identity,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
+    /// How long a member must be away, or not be trusted, before another takes its place.
+    pub replace_grace: Duration,
 }
 
 /// The requests and events that belong to the quorum host.
@@ -177,8 +182,10 @@ pub enum FoundError {
     NoPrimary { quorum: QuorumId, after: Duration },
 }
 
-/// Promises of membership, which a quorum host needs and its node deals in.
+/// Who may be a member, and promises of membership, which a quorum host needs and its node deals in.
 pub trait MembershipLeases: Send + Sync + 'static {
+    /// Whether this node relies on the peer as a member. It relies on itself.
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust>;
     /// Whether this node's own promise to be a member of the quorum still stands.
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
     /// Makes the promise of a founding that stands one for the quorum that was founded, durable no later than what is
@@ -238,7 +245,7 @@ impl QuorumHost {
         Ok(Self(host))
     }
     /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone,
-    /// no standbys are kept, and lost members are replaced by those of the founding only.
+    /// everybody is trusted, no standbys are kept, and lost members are replaced by those of the founding only.
     pub fn set_membership_leases(&self, membership_leases: Arc<dyn MembershipLeases>) {
         // A second call is a mistake that changes nothing.
         let _ = self.0.membership_leases.set(membership_leases);
@@ -364,9 +371,14 @@ impl Quorum {
             Member::Departed(note) => note.membership.clone(),
         }
     }
-    /// Whether the peer votes here. Nobody does when this node has left.
-    pub fn has_voter(&self, peer: PeerId) -> bool {
-        self.group().is_ok_and(|group| group.has_voter(peer))
+    /// Who votes here. Nobody does when this node has left.
+    pub fn voters(&self) -> Vec<PeerId> {
+        self.group().map(|group| group.voters()).unwrap_or_default()
+    }
+    /// Who votes or learns here, this node among them. Nobody does when this node has left.
+    pub fn members(&self) -> BTreeSet<PeerId> {
+        let Ok(group) = self.group() else { return BTreeSet::new() };
+        group.members().into_iter().map(|member| member.peer).chain(group.voters()).collect()
     }
     /// What this node can prove of the voters, behind configuration `since` if the reader knows that one. `None` when
     /// it has left.
@@ -424,7 +436,7 @@ impl Quorum {
         if by == self.host.identity.peer() {
             return Ok(());
         }
-        let taken = self.host.budgets.lock().take_command(self.host.seams.clock.monotonic(), by, bytes);
+        let taken = self.host.budgets.lock().charge(self.host.seams.clock.monotonic(), by, bytes);
         taken.map_err(|wait| {
             self.host.metrics.refused_fast.inc();
             QuorumError::TooFast { by, wait }

@@ -39,6 +39,7 @@ use tokio::time::Instant;
 use super::door::{check_answer, check_voted};
 use super::latencies::Latencies;
 use super::log_store::KnownVote;
+use super::own_sync::OwnSync;
 use super::read_index::ReadIndex;
 use super::resend::{RESEND_MIN, ask_again};
 use super::state_machine::Machine;
@@ -270,6 +271,7 @@ pub struct Connector {
     pub machine: Arc<Machine>,
     pub read_index: ReadIndex,
     pub known_vote: KnownVote,
+    pub own_sync: OwnSync,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Connector {
@@ -365,6 +367,8 @@ impl RaftNetwork<TypeConfig> for Link {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<MemberId>, CallError> {
         let (entries, target) = (request.entries.len() as u64, self.target);
+        let reach = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        let own_sync = self.group.own_sync.clone();
         let missed =
             |group: &Connector| Missed { links: group.links.clone(), quorum: group.quorum, target, armed: true };
         // The first empty append of a link is a question, or a commit notice, which may be shared as well. A link of a
@@ -373,6 +377,7 @@ impl RaftNetwork<TypeConfig> for Link {
             let missed = missed(&self.group);
             let answer = self.group.confirm(target, request).await;
             missed.settle(answer.is_ok());
+            own_sync.reaches(reach).await;
             return counted(answer).map_err(CallError::Unreachable);
         }
         self.is_used = true;
@@ -400,6 +405,9 @@ impl RaftNetwork<TypeConfig> for Link {
         }
         drop(late);
         missed.settle(answer.is_ok());
+        if matches!(answer, Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_))) {
+            own_sync.reaches(reach).await;
+        }
         counted(answer.map_err(|error| Unreachable::new(&error))).map_err(CallError::Unreachable)
     }
 

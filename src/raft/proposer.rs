@@ -80,7 +80,14 @@ impl Proposer {
         let mut current = 0usize;
         let mut carried: Option<Proposal> = None;
         loop {
-            let leads = matches!(server.borrow_and_update().state, ServerState::Leader);
+            let leads = {
+                let server = server.borrow_and_update();
+                let leads = matches!(server.state, ServerState::Leader);
+                if leads {
+                    self.group.log.own_sync.set_membership(server.membership_config.membership());
+                }
+                leads
+            };
             if leads {
                 self.wrote_at = self.wrote_at.or_else(|| Some(self.now()));
             } else {

@@ -11,6 +11,7 @@ use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
 use super::log_store::{LastFault, LogStore, Trees};
+use super::own_sync::OwnSync;
 use super::rollback_guard::{self, RollbackGuard};
 use crate::seams::{DiskError, KvBatch};
 use crate::storage::Storage;
@@ -84,7 +85,7 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
         return Ok(false);
     };
     let keeper = RollbackGuard::new(files, quorum, member, Some(kept));
-    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, LastFault::default());
+    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, OwnSync::new(None), LastFault::default());
     let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
     let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
     Ok(forgot_vote || kept.last.0 > store.last()?.index().unwrap_or(0))

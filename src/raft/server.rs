@@ -213,13 +213,22 @@ impl Inner {
         Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
     }
 
-    /// Signs what the log has decided, and nothing else.
+    /// Signs what the log has decided, if this node trusts whoever it makes a voter, and nothing else.
     fn sign_link(&self, group: &Group, base: u64, number: u64) -> RaftAnswer {
-        let statement = group.machine.read(|applied| applied.state.chain().statement(group.id, base));
-        match statement.filter(|statement| statement.number == number) {
-            Some(statement) => RaftAnswer::Signed(statement.sign(self.identity.signing_key())),
-            None => RaftAnswer::Failed { reason: format!("configuration {number} is not decided here") },
+        let (statement, newcomers) = group.machine.read(|applied| {
+            let chain = applied.state.chain();
+            (chain.statement(group.id, base), chain.newcomers())
+        });
+        let Some(statement) = statement.filter(|statement| statement.number == number) else {
+            return RaftAnswer::Failed { reason: format!("configuration {number} is not decided here") };
+        };
+        for newcomer in newcomers {
+            if let Err(distrust) = self.check_trust(newcomer.peer) {
+                let reason = format!("{} is not trusted here as a member: {distrust}", newcomer.peer);
+                return RaftAnswer::Failed { reason };
+            }
         }
+        RaftAnswer::Signed(statement.sign(self.identity.signing_key()))
     }
 
     fn chunk(&self, from: PeerId, quorum: QuorumId, hash: Digest) -> Result<Bytes, ServeError> {

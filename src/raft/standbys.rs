@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_protocols::approval::standby::{Pool, PoolEffect, Sight};
-use quorate_protocols::ids::QuorumId;
+use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::quorum::{Command, QuorumCommand};
 
 use super::group::Group;
@@ -61,7 +61,9 @@ fn review_standbys(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolE
     let recorded = group.machine.read(|applied| applied.state.standbys().to_vec());
     let founding = group.record().standbys;
     let peers = recorded.iter().chain(&founding).map(|approval| approval.statement.approver);
-    let present: BTreeSet<_> = peers.filter(|peer| host.net.is_connected(*peer)).collect();
+    // One that is not trusted any more is as good as away: it is let go as soon as that.
+    let counts = |peer: &PeerId| host.net.is_connected(*peer) && host.check_trust(*peer).is_ok();
+    let present: BTreeSet<_> = peers.filter(counts).collect();
     let sight = Sight { voters: &voters, recorded: &recorded, founding: &founding, present: &present };
     let (now, random) = (host.seams.clock.monotonic(), host.seams.entropy.u64());
     pool.lock().review_pool(now, random, sight)

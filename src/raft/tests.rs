@@ -12,11 +12,15 @@ mod replication;
 mod world;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use quorate_protocols::admission::Distrust;
+use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{Approval, Statement, Subject};
 use quorate_protocols::capacity::Requirement;
@@ -25,17 +29,18 @@ use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonc
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;
 use quorate_protocols::quorum::request::JobAnswer;
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand, QuorumCommand, RaftMessage, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand, QuorumCommand, RaftAnswer, RaftMessage, Rejection};
 use quorate_protocols::wire;
 use quorate_testkit::{ClockOffset, MemoryDisk, VirtualClock};
 use tokio::sync::mpsc;
 
 use self::world::World;
 use super::group::Group;
+use super::host::FOUNDINGS_MAX;
 use super::{HostEvent, MembershipLeases, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
 use crate::identity::Identity;
 use crate::seams::entropy::SeededEntropy;
-use crate::seams::{Frame, InboundRequest, Net, Seams, TaskGroup};
+use crate::seams::{Frame, InboundRequest, Net, Protocol, Seams, TaskGroup};
 use crate::storage::Storage;
 
 thread_local! {
@@ -162,6 +167,7 @@ impl TestNet {
             identity: node.identity(),
             net: Arc::new(net),
             storage: tasks.scope(async { Storage::start(node.disk.disk()) }).await,
+            replace_grace: REPLACE_GRACE,
         };
         let taken = QuorumInbound { raft: inbound.raft, liveness: inbound.liveness, events: inbound.events };
         let host = QuorumHost::start(context, taken).await.expect("starts");
@@ -245,9 +251,15 @@ impl TestNet {
 }
 
 /// Promises made in advance; whoever can be reached keeps its own.
-struct Volunteers(Arc<dyn Net>, Vec<Approval>);
+struct Volunteers(Arc<dyn Net>, Vec<Approval>, Distrusted);
+
+/// Whom the nodes of a test do not trust any more.
+type Distrusted = Arc<Mutex<BTreeSet<PeerId>>>;
 
 impl MembershipLeases for Volunteers {
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        if self.2.lock().contains(&peer) { Err(Distrust::Ended) } else { Ok(()) }
+    }
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
     }
@@ -273,6 +285,9 @@ impl MembershipLeases for Volunteers {
 struct Bankrupt;
 
 impl MembershipLeases for Bankrupt {
+    fn check_trust(&self, _: PeerId) -> Result<(), Distrust> {
+        Ok(())
+    }
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }
@@ -438,6 +453,43 @@ async fn nobody_becomes_a_member_without_having_approved() {
     let refused = net.nodes[0].host().found(founding(&earlier), earlier, vec![]).await;
     assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
     assert!(net.nodes[2].host().quorum(quorum_id()).is_none());
+}
+
+/// Goal: foundings that hang hold up nothing else: a member answers its primary meanwhile, the founding after them is
+/// told to ask again, and their places come back. Method: a quorum whose other member is down commits nothing without
+/// the answers of the member that is asked for a quorum of which nobody else is there to elect it.
+#[tokio::test(start_paused = true)]
+async fn foundings_that_hang_hold_up_no_other_message() {
+    let mut net = TestNet::new(5).await;
+    let (asker, asked) = (net.nodes[0].member().peer, net.nodes[1].member().peer);
+    let members: Vec<_> = [1, 3, 4].map(|at| net.nodes[at].approve(asker)).into();
+    let message = RaftMessage::Found { founding: founding(&members), members, standbys: vec![], initialize: true };
+    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    [2, 3, 4].into_iter().for_each(|at| net.crash(at));
+    let asking = net.world.net(asker);
+    let found = || {
+        let answer =
+            asking.request(asked, Protocol::Raft, Frame::head(wire::encode(&message)), Duration::from_secs(10));
+        async move { wire::decode::<RaftAnswer>(&answer.await.unwrap().head, 1 << 20).unwrap() }
+    };
+    let is_refused =
+        |answer: &RaftAnswer, why: &str| matches!(answer, RaftAnswer::Failed { reason } if reason.contains(why));
+    let hanging = futures::future::join_all((0..FOUNDINGS_MAX).map(|_| found()));
+    let meanwhile = async {
+        let full = |net: &TestNet| (net.nodes[1].host().0.foundings.available_permits() == 0).then_some(());
+        net.until("every place of foundings is taken", full).await;
+        net.commit(submit(1)).await.unwrap();
+        let answer = found().await;
+        assert!(is_refused(&answer, "busy with other foundings"), "{answer:?}");
+        assert_eq!((jobs(&net.nodes[0]), full(&net)), (2, Some(())), "they hang still");
+    };
+    let (answers, ()) = tokio::join!(hanging, meanwhile);
+    for answer in answers.into_iter().chain([found().await]) {
+        assert!(is_refused(&answer, "not elected"), "{answer:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 
 pub mod machine;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use quorate_protocols::capacity::Capacity;
+use quorate_protocols::ids::PeerId;
 use quorate_protocols::resources::{Amounts, Limits, Refused, Resource, Scope, SpanId, Tree};
 
 use crate::gauges;
@@ -69,6 +71,10 @@ impl Resources {
     pub fn open_span(&self, parent: Scope, limit: Amounts) -> Result<Span, Refused> {
         let id = self.lock().tree.open_span(parent, limit)?;
         Ok(Span { resources: self.clone(), id })
+    }
+    /// From now on these peers, and no others, are in a quorum with this node: strangers leave room to them.
+    pub fn set_members(&self, members: BTreeSet<PeerId>) {
+        self.lock().tree.set_members(members);
     }
     /// What this node has left to lend to others.
     pub fn free(&self) -> Capacity {

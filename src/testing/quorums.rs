@@ -1,6 +1,6 @@
 //! Scripted peers, members and quorums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,6 +54,10 @@ pub struct Known {
     pub volunteers: Mutex<Vec<PeerId>>,
     pub learnt: Mutex<Vec<(Option<MemberId>, Vec<MemberId>)>>,
     pub peers: Mutex<Vec<KnownPeer>>,
+    /// Peers whose admission has ended.
+    pub distrusted: Mutex<BTreeSet<PeerId>>,
+    /// Peers that may have an admission, of which nothing was heard.
+    pub unheard: Mutex<BTreeSet<PeerId>>,
 }
 
 impl Known {
@@ -90,10 +94,19 @@ impl Knowledge for Known {
         self.learnt.lock().push((primary, voters));
     }
     fn candidates(&self, _role: NodeRole, _requirement: &Requirement) -> Vec<PeerId> {
-        self.candidates.lock().clone()
+        let mut candidates = self.candidates.lock().clone();
+        candidates.retain(|peer| self.check_trust(*peer).is_ok());
+        candidates
+    }
+    fn check_trust(&self, peer: PeerId) -> Result<(), Distrust> {
+        match self.distrusted.lock().contains(&peer) {
+            true => Err(Distrust::Ended),
+            false if self.unheard.lock().contains(&peer) => Err(Distrust::Unheard),
+            false => Ok(()),
+        }
     }
     fn distrusted(&self) -> Vec<(PeerId, Distrust)> {
-        Vec::new()
+        self.distrusted.lock().iter().map(|peer| (*peer, Distrust::Ended)).collect()
     }
     fn ask_for_volunteers(&self, _: Subject, _: NodeRole, _: Requirement) -> mpsc::Receiver<PeerId> {
         let (send, receive) = mpsc::channel(16);
@@ -266,6 +279,9 @@ pub struct StateQuorum {
     pub electing: AtomicBool,
     /// What it measured of its voters.
     pub latency: Mutex<Latency>,
+    /// Whose budgets were charged, with how many bytes; and whether they are at their end.
+    pub charged: Mutex<Vec<(PeerId, usize)>>,
+    pub budgets_spent: AtomicBool,
     state: Mutex<(LogIndex, QuorumState)>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<HostEvent>,
@@ -285,6 +301,8 @@ impl StateQuorum {
             term: Mutex::new(Some(Term(1))),
             electing: AtomicBool::new(false),
             latency: Mutex::default(),
+            charged: Mutex::default(),
+            budgets_spent: AtomicBool::new(false),
             state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
             changes: watch::channel(0).0,
             events: broadcast::channel(1024).0,
@@ -386,6 +404,13 @@ impl LocalQuorum for StateHandle {
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
         let quorum = self.0.clone();
         async move { Ok(quorum.commit(by, command)) }.boxed()
+    }
+    fn charge(&self, for_peer: PeerId, bytes: usize) -> Result<(), QuorumError> {
+        self.0.charged.lock().push((for_peer, bytes));
+        match self.0.budgets_spent.load(Ordering::Relaxed) {
+            true => Err(QuorumError::TooFast { by: for_peer, wait: Duration::from_secs(1) }),
+            false => Ok(()),
+        }
     }
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);

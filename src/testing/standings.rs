@@ -22,8 +22,9 @@ impl Believed {
 }
 
 impl Standings for Believed {
-    fn has_voter(&self, _quorum: QuorumId, peer: PeerId) -> bool {
-        !self.strangers.lock().contains(&peer)
+    /// Every peer by itself: who the others are is not known.
+    fn voters_with(&self, _quorum: QuorumId, peer: PeerId) -> Option<Vec<PeerId>> {
+        (!self.strangers.lock().contains(&peer)).then(|| vec![peer])
     }
     fn standing(&self, quorum: QuorumId, peer: PeerId) -> BoxFuture<'static, Standing> {
         let standing = if self.has_voter(quorum, peer) { Standing::Voter } else { Standing::Stranger };

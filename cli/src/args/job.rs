@@ -10,7 +10,7 @@ use super::values::{bytes, kind, next_count, pair};
 
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
-    /// Submit a job that computes, and wait for its end
+    /// Submit a job that computes, and wait for its end; or several, and do not wait
     ///
     /// The file says what to run, on which inputs and within which limits: see examples/ and docs/jobs.md. Files that
     /// it names are sent along, large ones as objects. Ctrl-C ends the waiting, not the job. A job with a trigger is
@@ -155,8 +155,18 @@ pub struct FireArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct SubmitArgs {
-    #[command(flatten)]
-    pub spec: SpecArgs,
+    /// The specification, in TOML; `-` reads standard input. Of several, each is submitted and the id of each printed
+    #[arg(value_name = "SPEC", required_unless_present = "batch")]
+    pub specs: Vec<PathBuf>,
+    /// Submit the jobs in this file, one per line, and print the id of each; `-` reads standard input
+    ///
+    /// A line is a JSON object. Its `file` names a specification, relative to this file, or its `spec` is the text of
+    /// one; `set` has values for the parameters; `key` and `quorum` are as the options of these names.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["specs", "set", "key", "wait", "follow", "dry_run"])]
+    pub batch: Option<PathBuf>,
+    /// A value for one of its parameters; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
     /// Wait for the end and show the job then; the exit code says whether it succeeded (the default, but for triggers)
     #[arg(long, conflicts_with_all = ["follow", "detach"])]
     pub wait: bool,
@@ -175,6 +185,16 @@ pub struct SubmitArgs {
     /// The quorum that is to own the job
     #[arg(long)]
     pub quorum: Option<QuorumRef>,
+}
+
+impl SubmitArgs {
+    /// The specification, if it is one.
+    pub fn single(&self) -> Option<SpecArgs> {
+        match (&self.specs[..], &self.batch) {
+            ([spec], None) => Some(SpecArgs { spec: spec.clone(), set: self.set.clone() }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, ClapArgs)]

@@ -252,6 +252,14 @@ impl Judge {
                 );
             }
         }
+        // By whoever has come furthest: what others say of its room is older.
+        let newest = views.iter().max_by_key(|(_, view)| view.applied);
+        if newest.is_some_and(|(_, view)| view.room == 0 && view.info.paused.is_none()) {
+            let what = format!("quorum {quorum} has reached one of its limits and refuses new jobs and objects");
+            let advice =
+                "other quorums take them, or one is formed; jobs that end and objects that are removed make room";
+            self.find(Kind::QuorumFull, what, advice);
+        }
         self.clocks(quorum, &views);
         self.agreement(&views);
     }

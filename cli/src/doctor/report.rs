@@ -37,6 +37,8 @@ pub enum DoctorKind {
     DiskFull,
     /// A quorum cannot commit.
     QuorumPaused,
+    /// A quorum has no room for new work.
+    QuorumFull,
     /// A quorum bears fewer losses than it should.
     QuorumShort,
     /// Two primaries in one term.

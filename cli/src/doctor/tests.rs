@@ -85,6 +85,7 @@ fn view() -> QuorumDetail {
         committed: LogIndex(5000),
         applied: LogIndex(5000),
         jobs_ended: 0,
+        room: 9_000,
         level: 1,
         last_entry_at: Millis(NOW),
         clock_apart_ms: Some(0),
@@ -157,7 +158,7 @@ fn a_well_network_is_healthy_and_says_what_was_looked_at() {
 #[test]
 fn each_trouble_is_found_as_what_it_is() {
     type Break = fn(&mut Facts);
-    let troubles: [(Kind, Break); 20] = [
+    let troubles: [(Kind, Break); 21] = [
         (Kind::NodeDown, |facts| facts.silent.push(("node 9".into(), TestnetNodeState::Dead, Some(9), "dead".into()))),
         (Kind::Versions, |facts| facts.asked[1].info.version = "2.0.0".into()),
         (Kind::Faults, |facts| facts.asked[0].faults.disk.flip_bits = true),
@@ -179,6 +180,12 @@ fn each_trouble_is_found_as_what_it_is() {
         (Kind::PeerUnreachable, |facts| facts.asked[0].peers[0].connected = false),
         (Kind::QuorumPaused, |facts| facts.quorums[0].members = Err("no answer".into())),
         (Kind::QuorumPaused, |facts| member(facts, 1).view.as_mut().unwrap().info.paused = Some("alone".into())),
+        (Kind::QuorumFull, |facts| {
+            // One that lags says what was.
+            (0..3).for_each(|index| member(facts, index).view.as_mut().unwrap().room = 0);
+            let view = member(facts, 2).view.as_mut().unwrap();
+            (view.room, view.applied, view.digest_index) = (9, LogIndex(4_900), LogIndex(4_000));
+        }),
         (Kind::QuorumShort, |facts| member(facts, 2).view = None),
         (Kind::TwoPrimaries, |facts| member(facts, 2).view.as_mut().unwrap().info.primary = Some(peer(3))),
         (Kind::Diverged, |facts| member(facts, 2).view.as_mut().unwrap().digest = Digest([9; 32])),

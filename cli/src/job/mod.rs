@@ -3,6 +3,7 @@
 mod logs;
 mod output;
 mod submit;
+mod submit_many;
 mod text;
 mod triggers;
 mod watch;
@@ -38,7 +39,10 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
     let client = &client_of(common)?;
     match command {
         JobCommand::Validate(_) | JobCommand::Next(_) => unreachable!("handled above, without a node"),
-        JobCommand::Submit(args) => submit::submit(common, client, args).await,
+        JobCommand::Submit(args) => match args.single() {
+            Some(spec) => submit::submit(common, client, spec, args).await,
+            None => submit_many::submit_many(common, client, args).await,
+        },
         JobCommand::Plan(args) => submit::plan(common, client, &args).await,
         JobCommand::Ls(args) => ls(common, client, args).await,
         JobCommand::Show { job, receipts } => show(common, client, job.resolve(client).await?, receipts).await,
@@ -55,7 +59,7 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
         }
         JobCommand::Wait { job } => {
             let job = job.resolve(client).await?;
-            watch::until_end(common, client, job, false).await
+            watch::until_end(common, client, job, false, None).await
         }
         JobCommand::History { job } => {
             let job = job.resolve(client).await?;

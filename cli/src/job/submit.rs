@@ -3,7 +3,8 @@
 //! The specification is read here before anyone is asked, so that most mistakes cost nothing; modules are checked, and
 //! lose their custom sections (debug information), which workers have no use for. Files that it names are sent along;
 //! what is too large for the record is stored as an object first, in the quorum that the job's id names. The submit
-//! itself is repeated under its id until it is answered: a failover in the middle makes no second job.
+//! itself is repeated under its id until it is answered: a failover in the middle makes no second job. It waits for the
+//! end for a moment, so that a short job takes one request.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use quorate_api::{
-    FileContent, JobIdInfo, JobIdRequest, JobInfo, Kind, PlanInfo, PutInfo, RunState, SubmitInfo, SubmitRequest,
+    FileContent, JobIdInfo, JobIdRequest, JobInfo, Kind, PlanInfo, PutInfo, RunState, SubmitAnswer, SubmitInfo,
+    SubmitRequest, WaitedInfo,
 };
 use quorate_modules::check;
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
@@ -45,8 +47,8 @@ const INLINE_BYTES_MAX: u64 = 160 * 1024;
 const _: () = assert!(INLINE_BYTES_MAX < SPEC_BYTES_MAX as u64);
 
 /// How long a submit is repeated whose answer did not come: a failover and more.
-const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(200);
+pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PAUSE: Duration = Duration::from_millis(200);
 
 /// A specification as its file has it, read.
 pub struct Spec {
@@ -62,7 +64,7 @@ pub struct Spec {
 const MODULE_FILE_BYTES_MAX: u64 = 512 << 20;
 
 /// What becomes of a file that the specification names.
-enum Named {
+pub enum Named {
     Inline(Vec<u8>),
     /// Too large for the record: bytes, and where they are.
     Large(u64, PathBuf),
@@ -83,12 +85,11 @@ pub fn read(args: &SpecArgs) -> Result<Spec, Failure> {
     got.map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::failed(format!("{name} is not UTF-8 text; a specification is a TOML file")))?;
-    let file = quorate_spec::read(&text, &name, &args.set).map_err(|error| wrong(&error))?;
     let folder = match stdin {
         true => PathBuf::new(),
         false => args.spec.parent().map(Path::to_owned).unwrap_or_default(),
     };
-    Ok(Spec { text, name, folder, file })
+    Spec::of(text, name, folder, &args.set)
 }
 
 fn wrong(error: &Faults) -> Failure {
@@ -96,8 +97,13 @@ fn wrong(error: &Faults) -> Failure {
 }
 
 impl Spec {
+    pub fn of(text: String, name: String, folder: PathBuf, set: &[(String, String)]) -> Result<Self, Failure> {
+        let file = quorate_spec::read(&text, &name, set).map_err(|error| wrong(&error))?;
+        Ok(Self { text, name, folder, file })
+    }
+
     /// Every file that it names, by that name. What the record has room for is read.
-    fn named(&self) -> Result<BTreeMap<String, Named>, Failure> {
+    pub fn named(&self) -> Result<BTreeMap<String, Named>, Failure> {
         let (mut named, modules) = (BTreeMap::new(), self.file.module_sources());
         let mut room = INLINE_BYTES_MAX;
         for source in self.file.sources() {
@@ -148,7 +154,7 @@ fn read_module(place: &Path) -> std::io::Result<Vec<u8>> {
 impl Spec {
     /// Checks everything that can be checked without asking anyone: the specification with its files, and the modules.
     /// Objects stand in it for what is stored later.
-    fn check(&self, named: &BTreeMap<String, Named>) -> Result<JobSpec, Failure> {
+    pub fn check(&self, named: &BTreeMap<String, Named>) -> Result<JobSpec, Failure> {
         // An object of its own for each file, which a verdict is found by.
         let stand_in = |path: &str| {
             let manifest = ManifestHash(*blake3::hash(path.as_bytes()).as_bytes());
@@ -245,42 +251,83 @@ fn inline(content: Vec<u8>) -> FileContent {
     }
 }
 
-pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Result<(), Failure> {
+/// Files that were stored for jobs, and the quorums in which they are.
+pub type Stored = BTreeMap<(PathBuf, QuorumId), ObjectId>;
+
+impl Spec {
+    /// An id to submit it under. Asking chooses the quorum.
+    pub async fn id(&self, client: &Client, key: Option<String>, quorum: Option<QuorumId>) -> Result<JobId, Failure> {
+        let wanted = JobIdRequest { key, quorum: quorum.or(self.file.quorum()), dedicated: self.file.is_dedicated() };
+        let JobIdInfo { job } = client.post("/v1/jobs/ids", &wanted).await?;
+        Ok(job)
+    }
+
+    /// The request that submits it under an id. What is too large to travel along is stored, unless it is already.
+    pub async fn into_request(
+        self,
+        common: &Common,
+        client: &Client,
+        set: Vec<(String, String)>,
+        job: JobId,
+        stored: &mut Stored,
+    ) -> Result<SubmitRequest, Failure> {
+        let mut files = BTreeMap::new();
+        for (name, content) in self.named()? {
+            let (size, place, module) = match content {
+                Named::Inline(content) => {
+                    files.insert(name, inline(content));
+                    continue;
+                }
+                Named::Large(size, place) => (size, place, None),
+                Named::Module(module, place) => (module.len() as u64, place, Some(module)),
+            };
+            let at = (place, job.quorum);
+            let object = match (stored.get(&at), module) {
+                (Some(object), _) => *object,
+                (None, None) => {
+                    let (body, what) = open_file(&at.0).await?;
+                    let what = Upload { quorum: Some(job.quorum), ..what };
+                    store(common, client, &at.0, size, &what, body).await?
+                }
+                (None, Some(module)) => {
+                    let what = module_upload(&module, &at.0, job);
+                    store(common, client, &at.0, size, &what, futures::stream::iter([Ok(module)])).await?
+                }
+            };
+            stored.insert(at, object);
+            files.insert(name, FileContent::Object(object));
+        }
+        Ok(SubmitRequest {
+            spec: self.text,
+            file: Some(self.name),
+            files,
+            set: set.into_iter().collect(),
+            job: Some(job),
+            ..SubmitRequest::default()
+        })
+    }
+}
+
+/// Submits the one specification.
+pub async fn submit(common: &Common, client: &Client, from: SpecArgs, args: SubmitArgs) -> Result<(), Failure> {
     if args.dry_run {
-        return plan(common, client, &args.spec).await;
+        return plan(common, client, &from).await;
     }
-    let spec = read(&args.spec)?;
-    let named = spec.named()?;
-    spec.check(&named)?;
-    let quorum = resolve_optional(args.quorum, client).await?.or(spec.file.quorum());
-    let wanted = JobIdRequest { key: args.key, quorum, dedicated: spec.file.is_dedicated() };
-    let JobIdInfo { job } = client.post("/v1/jobs/ids", &wanted).await?;
-    let mut files = BTreeMap::new();
-    for (name, content) in named {
-        let content = match content {
-            Named::Inline(content) => inline(content),
-            Named::Large(size, place) => {
-                let (body, what) = open_file(&place).await?;
-                let what = Upload { quorum: Some(job.quorum), ..what };
-                FileContent::Object(store(common, client, &place, size, &what, body).await?)
-            }
-            Named::Module(module, place) => {
-                let (size, what) = (module.len() as u64, module_upload(&module, &place, job));
-                let body = futures::stream::iter([Ok(module)]);
-                FileContent::Object(store(common, client, &place, size, &what, body).await?)
-            }
-        };
-        files.insert(name, content);
-    }
-    let request = SubmitRequest {
-        spec: spec.text,
-        file: Some(spec.name),
-        files,
-        set: args.spec.set.into_iter().collect(),
-        job: Some(job),
-        ..SubmitRequest::default()
+    let spec = read(&from)?;
+    spec.check(&spec.named()?)?;
+    let quorum = resolve_optional(args.quorum, client).await?;
+    let job = spec.id(client, args.key, quorum).await?;
+    let is_triggered = spec.file.trigger().is_some();
+    let request = spec.into_request(common, client, from.set, job, &mut Stored::new()).await?;
+    // A short job has ended when it is answered, and nothing more is asked.
+    let is_awaited = !args.detach && (!is_triggered || args.wait || args.follow);
+    let (submitted, seen) = match until_answered(client, &request, job, is_awaited).await? {
+        SubmitAnswer::Waited(waited) => {
+            let WaitedInfo { info, existed, acknowledged_by } = *waited;
+            (SubmitInfo { job, state: info.state, existed, acknowledged_by }, Some(info))
+        }
+        SubmitAnswer::Submitted(submitted) => (submitted, None),
     };
-    let submitted = until_answered(client, &request, job).await?;
     let ended_badly = submitted.existed && submitted.state.is_final() && submitted.state != RunState::Succeeded;
     if args.detach {
         let printed = match common.json {
@@ -304,13 +351,13 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
         true => print_to_stderr(format!("job {job}, which was submitted before and is {}", submitted.state)),
         false => print_to_stderr(format!("job {job}")),
     }
-    if spec.file.trigger().is_some() && !args.wait && !args.follow {
+    if !is_awaited {
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
         let next = format!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it");
         print_to_stderr(advice::complete(common, &next.into()));
         return show_info(common, client, &info).await;
     }
-    let ended = watch::until_end(common, client, job, args.follow).await;
+    let ended = watch::until_end(common, client, job, args.follow, seen).await;
     ended.map_err(|failure| if ended_badly { failure.and_hint(RUN_ANEW) } else { failure })
 }
 
@@ -354,11 +401,20 @@ where
 }
 
 /// Repeats the submit under its id while nobody can say whether it was heard.
-async fn until_answered(client: &Client, request: &SubmitRequest, job: JobId) -> Result<SubmitInfo, Failure> {
+async fn until_answered(
+    client: &Client,
+    request: &SubmitRequest,
+    job: JobId,
+    is_awaited: bool,
+) -> Result<SubmitAnswer, Failure> {
+    let path = match is_awaited {
+        true => format!("/v1/jobs?wait={}ms", watch::WAIT_MS),
+        false => "/v1/jobs".to_owned(),
+    };
     let began = Instant::now();
     let mut told = false;
     loop {
-        match client.post("/v1/jobs", request).await {
+        match client.post(&path, request).await {
             Ok(submitted) => return Ok(submitted),
             Err(error) if began.elapsed() < PATIENCE && watch::passes(&error) => {
                 if !std::mem::replace(&mut told, true) {

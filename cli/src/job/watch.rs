@@ -16,19 +16,26 @@ use super::super::reader;
 use super::{history, show_info, text};
 
 /// How long one question waits for the end before the progress is shown again, of a job that has just changed.
-const WAIT_MS: u64 = 500;
+pub const WAIT_MS: u64 = 500;
 
 /// The same of a job at rest, for any change: the quorum is not asked again and again for what has not happened.
 const REST_MS: u64 = 2_000;
 
 /// Waits until the job has ended or waits for a person, shows it, and says by the result whether it succeeded. With
-/// `follow` what happens is told line by line, on stderr: standard output gets the job alone.
-pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: bool) -> Result<(), Failure> {
+/// `follow` what happens is told line by line, on stderr: standard output gets the job alone. `seen`: the job as it was
+/// a moment ago, if that is known.
+pub async fn until_end(
+    common: &Common,
+    client: &Client,
+    job: JobId,
+    follow: bool,
+    seen: Option<JobInfo>,
+) -> Result<(), Failure> {
     let bar = counter(common.json || follow);
     let ids = Ids::ask(common, client).await;
     let mut told = Told::default();
     let ended = tokio::select! {
-        ended = wait(client, job, &bar, follow.then_some(&mut told), &ids) => Ok(ended),
+        ended = wait(client, job, seen, &bar, follow.then_some(&mut told), &ids) => Ok(ended),
         _ = tokio::signal::ctrl_c() => Err("interrupted"),
         // Not quietly: how the job ended is not known, so the exit code cannot say that it succeeded.
         () = reader::until_gone() => Err("nobody reads standard output any more"),
@@ -114,6 +121,7 @@ struct Told {
 async fn wait(
     client: &Client,
     job: JobId,
+    mut first: Option<JobInfo>,
     bar: &ProgressBar,
     mut told: Option<&mut Told>,
     ids: &Ids,
@@ -123,7 +131,10 @@ async fn wait(
     // The last revision seen, and whether it was news.
     let mut seen = None;
     loop {
-        let answer = client.get::<JobInfo>(&question(job, seen)).await;
+        let answer = match first.take() {
+            Some(info) => Ok(info),
+            None => client.get::<JobInfo>(&question(job, seen)).await,
+        };
         seen = answer.as_ref().ok().map(|info| (info.revision, seen.is_none_or(|(before, _)| before != info.revision)));
         let is_given_up = unknown.has_lasted(Instant::now(), answer.as_ref().is_err_and(is_unknown_quorum));
         match answer {
@@ -167,9 +178,12 @@ fn question(job: JobId, seen: Option<(u64, bool)>) -> String {
 /// Whether the same question may well be answered in a moment: the quorum is between two primaries, or busy, or this
 /// node has only just started and heard of few others.
 pub fn passes(error: &ClientError) -> bool {
-    let passing = [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable, ErrorCode::UnknownQuorum];
-    passing.iter().any(|code| has_code(error, *code))
+    PASSING.iter().any(|code| has_code(error, *code))
 }
+
+/// The errors that pass.
+pub const PASSING: [ErrorCode; 4] =
+    [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable, ErrorCode::UnknownQuorum];
 
 fn is_unknown_quorum(error: &ClientError) -> bool {
     has_code(error, ErrorCode::UnknownQuorum)

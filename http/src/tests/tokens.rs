@@ -7,18 +7,18 @@ use super::*;
 const HOUR: u64 = 3600 * 1000;
 
 impl Edge {
-    async fn minted(&self, owner: &str, may: &[Verb]) -> MintInfo {
+    pub(super) async fn minted(&self, owner: &str, may: &[Verb]) -> MintInfo {
         let request = MintRequest { owner: owner.to_owned(), may: may.to_vec(), for_ms: HOUR };
         self.client.post("/v1/tokens", &request).await.unwrap_or_else(|error| panic!("{error:?}"))
     }
-    fn with_token(&self, secret: &str) -> Client {
+    pub(super) fn with_token(&self, secret: &str) -> Client {
         Client::new(self.client.base(), Some(secret.to_owned()))
     }
     async fn revoked(&self, token: &str) -> TokenInfo {
         self.client.delete(&format!("/v1/tokens/{token}")).await.unwrap_or_else(|error| panic!("{error:?}"))
     }
     /// Closes the node, so that all lines are written.
-    async fn audited(&self) -> Vec<serde_json::Value> {
+    pub(super) async fn audited(&self) -> Vec<serde_json::Value> {
         self.fake.tasks.close().await;
         let text = std::fs::read_to_string(self.dir.path().join("audit.log")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -74,6 +74,10 @@ pub const STANDBYS: usize = 2;
 /// A member must be away this long before it is replaced, so that a restart moves nothing.
 pub const REPLACE_GRACE: Duration = Duration::from_secs(60);
 
+/// Between two replacements of voters that are there and not trusted any more, tried or done. Each costs the quorum a
+/// copy of its state, and nothing is lost meanwhile.
+pub const DISTRUST_INTERVAL: Duration = Duration::from_secs(15);
+
 /// How long an approver is waited for whose answers usually take `round_trip`.
 pub fn deadline(round_trip: Duration) -> Duration {
     (DEADLINE + 4 * round_trip).min(DEADLINE_MAX)

@@ -5,10 +5,15 @@
 //! at a time, the one missing for longest first, and only while the others are a majority: a change of membership is
 //! itself a commit. A joint configuration that a former primary left behind is finished before anything else, because
 //! until then *two* majorities are needed for every commit.
+//!
+//! A voter that is there and not trusted any more is replaced as well: when no other is missing, so that a quorum is
+//! never short of two; the one whose turn came first; one per [`DISTRUST_INTERVAL`]. It votes, and counts, until its
+//! successor does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::limits::DISTRUST_INTERVAL;
 use crate::ids::{MemberId, Millis};
 use crate::membership::Voters;
 
@@ -21,6 +26,10 @@ pub struct Situation {
     pub suspected: BTreeMap<MemberId, Millis>,
     /// In the order of preference.
     pub standbys: Vec<MemberId>,
+    /// Members that are not trusted, voters and standbys, and when a voter among them is to be replaced.
+    pub distrusted: BTreeMap<MemberId, Millis>,
+    /// When this primary last began to replace a distrusted voter.
+    pub began_at: Option<Millis>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +64,8 @@ pub fn decide(now: Millis, situation: &Situation, grace: Duration) -> Decision {
         return if situation.configurations.is_empty() { Decision::Nothing } else { Decision::FinishJoint };
     };
     let missing = voters.iter().filter_map(|voter| Some((*situation.suspected.get(&voter)?, voter)));
-    let Some((since, lost)) = missing.min() else { return Decision::Nothing };
-    let due = since.plus(grace);
+    let lost = missing.min().map(|(since, lost)| (since.plus(grace), lost));
+    let Some((due, lost)) = lost.or_else(|| next_distrusted(voters, situation)) else { return Decision::Nothing };
     if now < due {
         return Decision::WaitUntil(due);
     }
@@ -64,10 +73,18 @@ pub fn decide(now: Millis, situation: &Situation, grace: Duration) -> Decision {
     // else's.
     let fit = |standby: &&MemberId| {
         let elsewhere = voters.iter().all(|voter| voter == lost || voter.peer != standby.peer);
-        elsewhere && !situation.suspected.contains_key(standby)
+        elsewhere && !situation.suspected.contains_key(standby) && !situation.distrusted.contains_key(standby)
     };
     match situation.standbys.iter().find(fit) {
         Some(&with) => Decision::Replace { lost, with },
         None => Decision::FindStandby { lost },
     }
+}
+
+/// The voter that is replaced next for want of trust, and when.
+fn next_distrusted(voters: &Voters, situation: &Situation) -> Option<(Millis, MemberId)> {
+    let distrusted = voters.iter().filter_map(|voter| Some((*situation.distrusted.get(&voter)?, voter)));
+    let (due, lost) = distrusted.min()?;
+    let rested = situation.began_at.map_or(due, |at| at.plus(DISTRUST_INTERVAL));
+    Some((due.max(rested), lost))
 }

@@ -517,6 +517,7 @@ fn a_member_is_replaced_after_its_grace_by_a_standby_that_is_there() {
         configurations: vec![Voters::new([1, 2, 3].map(member))],
         suspected: [(member(2), Millis(100)), (member(4), Millis(100))].into(),
         standbys: vec![member(4), member(5)],
+        ..Situation::default()
     };
     let grace = Duration::from_secs(60);
     let decide = |at, situation: &Situation| replacement::decide(Millis(at), situation, grace);
@@ -535,6 +536,7 @@ fn nothing_is_replaced_without_a_majority_and_a_joint_configuration_is_finished_
         configurations: vec![old, new],
         suspected: [(member(3), Millis(0))].into(),
         standbys: vec![member(5)],
+        ..Situation::default()
     };
     let decide = |situation: &Situation| replacement::decide(Millis(1_000_000), situation, Duration::ZERO);
     assert_eq!(decide(&situation), Decision::FinishJoint);
@@ -549,11 +551,54 @@ fn a_wiped_node_may_take_its_own_place_and_nobody_elses() {
         configurations: vec![Voters::new([1, 2, 3].map(member))],
         suspected: [(member(2), Millis(0))].into(),
         standbys: vec![reborn],
+        ..Situation::default()
     };
     let decide = |situation: &Situation| replacement::decide(Millis(1_000), situation, Duration::ZERO);
     assert_eq!(decide(&situation), Decision::Replace { lost: member(2), with: reborn });
     situation.suspected = [(member(3), Millis(0))].into();
     assert_eq!(decide(&situation), Decision::FindStandby { lost: member(3) });
+}
+
+/// Goal: voters that are not trusted any more go one after the other, to standbys that are, and none while another
+/// voter is missing.
+#[test]
+fn distrusted_voters_are_replaced_one_at_a_time_when_nobody_is_missing() {
+    let mut situation = Situation {
+        configurations: vec![Voters::new([1, 2, 3].map(member))],
+        standbys: vec![member(4), member(5)],
+        distrusted: [(member(3), Millis(60_000)), (member(2), Millis(70_000)), (member(4), Millis(90_000))].into(),
+        ..Situation::default()
+    };
+    let decide = |at, situation: &Situation| replacement::decide(Millis(at), situation, Duration::from_secs(60));
+    assert_eq!(decide(50_000, &situation), Decision::WaitUntil(Millis(60_000)));
+    // A standby that is distrusted is none, however short the time.
+    assert_eq!(decide(60_000, &situation), Decision::Replace { lost: member(3), with: member(5) });
+    situation.began_at = Some(Millis(60_000));
+    assert_eq!(decide(61_000, &situation), Decision::WaitUntil(Millis(75_000)));
+    // The next one, once the first has gone; with nobody at hand somebody is to be won.
+    situation.configurations = vec![Voters::new([1, 2, 5].map(member))];
+    assert_eq!(decide(75_000, &situation), Decision::FindStandby { lost: member(2) });
+    // Whoever is missing comes first, and keeps the others waiting.
+    situation.suspected.insert(member(5), Millis(70_000));
+    assert_eq!(decide(75_000, &situation), Decision::WaitUntil(Millis(130_000)));
+    situation.standbys.push(member(6));
+    assert_eq!(decide(130_000, &situation), Decision::Replace { lost: member(5), with: member(6) });
+    situation.suspected.insert(member(1), Millis(70_000));
+    assert_eq!(decide(130_000, &situation), Decision::NoMajority);
+}
+
+/// Goal: a distrusted peer does not come back in another life of its disk either.
+#[test]
+fn a_distrusted_peer_takes_no_place_in_another_incarnation() {
+    let reborn = MemberId { incarnation: Incarnation(2), ..member(2) };
+    let situation = Situation {
+        configurations: vec![Voters::new([1, 2, 3].map(member))],
+        standbys: vec![reborn],
+        distrusted: [(member(2), Millis(0)), (reborn, Millis(0))].into(),
+        ..Situation::default()
+    };
+    let decision = replacement::decide(Millis(1_000), &situation, Duration::ZERO);
+    assert_eq!(decision, Decision::FindStandby { lost: member(2) });
 }
 
 /// A pool over a world of peers: what it asks for is done at once, as the peers answer.

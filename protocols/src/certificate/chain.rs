@@ -91,6 +91,13 @@ impl Chain {
         }
     }
 
+    /// Those that the pending configuration adds to the newest certified one.
+    pub fn newcomers(&self) -> Vec<MemberId> {
+        let voters = self.newest().map_or(&[][..], |(_, voters)| voters);
+        let pending = self.pending.iter().flat_map(|pending| &pending.voters);
+        pending.filter(|voter| !voters.contains(voter)).copied().collect()
+    }
+
     /// The oldest configuration of which a majority is among `signers`, by its number.
     pub fn oldest_base(&self, signers: &BTreeSet<PeerId>) -> Option<u64> {
         let founding = self.founding.iter().map(|founding| (0, &founding.voters[..]));

@@ -96,6 +96,15 @@ fn who_knows_a_configuration_reads_what_came_after_it() {
 }
 
 #[test]
+fn newcomers_are_those_that_the_pending_change_adds() {
+    let mut quorum = Quorum::founded(&[1, 2, 3]);
+    quorum.change(&[1, 2, 4], &[1, 2]);
+    assert!(quorum.chain.newcomers().is_empty());
+    quorum.chain.decide(&members(&[1, 4, 5])).unwrap();
+    assert_eq!(quorum.chain.newcomers(), [member(5)]);
+}
+
+#[test]
 fn nothing_but_a_majority_of_the_voters_before_makes_a_voter() {
     let quorum = Quorum::founded(&[1, 2, 3]);
     let known = quorum.read(None).unwrap();

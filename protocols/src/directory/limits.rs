@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::budget::Rates;
+
 /// Largest announcement that is accepted or forwarded.
 pub const ADVERT_BYTES_MAX: usize = 4 * 1024;
 
@@ -16,6 +18,9 @@ pub const ADVERT_EXPIRY: Duration = Duration::from_secs(600);
 
 // A silent peer is probed for as long as it is remembered.
 const _: () = assert!(ADVERT_EXPIRY.as_secs() == crate::liveness::presence::PROBE_FOR.as_secs());
+
+// What counts as unheard of is forgotten by now, and had that long to announce itself again.
+const _: () = assert!(ADVERT_EXPIRY.as_secs() == crate::admission::UNHEARD_MAX.as_secs());
 
 // Two announcements in a row may be lost before a living peer is forgotten.
 const _: () = assert!(ADVERT_EXPIRY.as_secs() > 3 * ADVERT_INTERVAL.as_secs());
@@ -69,3 +74,48 @@ pub const GREETED_PEERS_MAX: usize = 64;
 /// it announced is forgotten: a key that only signs announcements is free, a connection is not. Longer than any restart
 /// takes, so that a peer that is away for a while is still known.
 pub const REACHED_EXPIRY: Duration = Duration::from_secs(3600);
+
+// ---- budgets ----
+
+/// What a node announces a second, and at once; it says the rest later. With the interval of changes, so much is enough
+/// for 128 quorums that it leads and that change all the time. At once it repeats all that it does for a newcomer.
+pub const ANNOUNCER_RATES: Rates =
+    Rates { count_per_second: 64, count_burst: 512, bytes_per_second: 64 * 1024, bytes_burst: 512 * 1024 };
+
+const _: () = assert!((1 + QUORUMS_REPEATED_MAX) * REPEAT_AFTER_CONNECT.len() <= ANNOUNCER_RATES.count_burst as usize);
+
+/// Announcements arrive this late at most: over a mesh that was just repaired, or at a node that was held up. A
+/// connection that is silent for longer is closed.
+pub const ANNOUNCEMENT_LATE_MAX: Duration = Duration::from_secs(30);
+
+/// What a node takes of one author: twice what an author announces, and at once all that may arrive together because
+/// it was late. So no honest author comes to the end of it, and one that sent more to this node itself misbehaved.
+pub const AUTHOR_RATES: Rates =
+    Rates { count_per_second: 128, count_burst: 4_096, bytes_per_second: 128 * 1024, bytes_burst: 4 * 1024 * 1024 };
+
+const _: () = {
+    let (made, taken) = (ANNOUNCER_RATES, AUTHOR_RATES);
+    let late = ANNOUNCEMENT_LATE_MAX.as_secs();
+    assert!(2 * made.count_per_second <= taken.count_per_second && 2 * made.bytes_per_second <= taken.bytes_per_second);
+    assert!(made.count_burst + late * made.count_per_second <= taken.count_burst);
+    assert!(made.bytes_burst + late * made.bytes_per_second <= taken.bytes_burst);
+};
+
+/// Authors that announce all they may at the same moment, in a network that an operator starts at once. A guess; most
+/// announce one thing every two minutes.
+const AUTHORS_AT_ONCE: u64 = 40;
+
+/// What a node takes of one sender, whoever the authors are, for a key that signs announcements costs nothing: all
+/// that so many authors announce, had they no other way. A full directory repeats itself at a fifth of it.
+pub const SENDER_RATES: Rates = Rates {
+    count_per_second: AUTHORS_AT_ONCE * ANNOUNCER_RATES.count_per_second,
+    count_burst: AUTHORS_AT_ONCE * ANNOUNCER_RATES.count_burst,
+    bytes_per_second: AUTHORS_AT_ONCE * ANNOUNCER_RATES.bytes_per_second,
+    bytes_burst: AUTHORS_AT_ONCE * ANNOUNCER_RATES.bytes_burst,
+};
+
+const _: () =
+    assert!(5 * (PEERS_MAX + QUORUMS_MAX) as u64 / ADVERT_INTERVAL.as_secs() <= SENDER_RATES.count_per_second);
+
+/// Authors, and senders, whose announcements are counted. At some 100 bytes each.
+pub const COUNTED_MAX: usize = 4_096;

@@ -5,10 +5,12 @@
 //! [`limits::ADVERT_BYTES_MAX`] bytes: counts and not lists. Nothing depends on their delivery: a stale directory costs
 //! a wasted question.
 
+pub mod budget;
 pub mod limits;
 pub mod message;
 pub mod state;
 
+pub use budget::{AnnouncementBudgets, Excess};
 pub use message::{JobAnnouncement, PeerAdvert, QuorumAdvert};
 pub use state::{AdvertFault, AdvertOutcome, DirectoryState, PeerEntry, check_name, check_quorum, misfit};
 

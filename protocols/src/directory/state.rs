@@ -279,11 +279,11 @@ impl DirectoryState {
 
     /// Whether this node relies on the peer, on what it has shown.
     pub fn check_trust(&self, wall: Millis, peer: PeerId) -> Result<(), Distrust> {
-        let trusted = match self.peers.get(&peer) {
-            Some(entry) => entry.trusted,
-            None => self.trust.check(peer, None, wall),
-        };
-        if trusted? > wall { Ok(()) } else { Err(Distrust::Ended) }
+        match self.peers.get(&peer) {
+            Some(entry) if entry.trusted? > wall => Ok(()),
+            Some(_) => Err(Distrust::Ended),
+            None => self.trust.check_unheard(peer),
+        }
     }
 
     /// Reached peers that this node relies on and that could take this on, as announced, the most promising first.

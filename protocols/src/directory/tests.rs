@@ -256,7 +256,7 @@ fn only_trusted_peers_are_candidates() {
     assert_eq!(state.check_trust(Millis(5_000), peer(2)), Err(Distrust::Ended));
     assert_eq!(state.check_trust(WALL, peer(3)), Err(Distrust::Unknown));
     assert_eq!(state.check_trust(WALL, peer(4)), Err(Distrust::OtherPeer));
-    assert_eq!(state.check_trust(WALL, peer(99)), Err(Distrust::Unknown), "nothing was heard of it");
+    assert_eq!(state.check_trust(WALL, peer(99)), Err(Distrust::Unheard), "nothing was heard of it");
     // It is admitted while it runs, and again before its time is over.
     for (sequence, until) in [(2, 3_000), (3, 9_000)] {
         let advert = PeerAdvert { sequence, ..admitted(3, Millis(until)) };

@@ -35,6 +35,11 @@ pub const WATCH_ENTRIES_OWN_MAX: usize = 4_096;
 /// Entries that one request drops.
 pub const WATCH_CHANGES_MAX: usize = 4 * WATCH_ENTRIES_PER_SESSION_MAX;
 
+/// Outputs of a run that has succeeded which travel with the answer to a watch for its end, and their bytes together:
+/// the whole result of a small job, and little beside the largest record.
+pub const WATCH_OUTPUTS_MAX: usize = 16;
+pub const WATCH_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
 /// A session of which no request is parked for so long has ended.
 pub const WATCH_SESSION_IDLE_MAX: Duration = Duration::from_secs(10);
 

@@ -5,7 +5,8 @@
 //! A voter whose primary is suspected (or that has known no primary for [`LEADERLESS_MAX`]) waits for its turn by
 //! rank, asks the other voters whether they miss the primary too (a pre-vote), and with a majority's yes elects. A
 //! voter with a longer log answers no: openraft would refuse the vote after the term had been raised, for ever. So
-//! terms rise only when somebody can win.
+//! terms rise only when somebody can win. A primary that a voter does not trust any more is missed like one that leads
+//! nothing; there each round is counted to its end, for the primary itself, and voters that trust it, always say no.
 //!
 //! Promises: at most one candidacy of this node at a time; no election without a majority of every current
 //! configuration; an answer that belongs to an earlier round is ignored. It does not promise that two nodes never run
@@ -33,6 +34,8 @@ pub struct View {
     /// False when the primary's node said that it does not lead this quorum (or, on the primary itself, when it no
     /// longer hears a majority).
     pub primary_leads: bool,
+    /// This node does not trust the primary any more, which counts as one that leads nothing, whatever it says itself.
+    pub distrusts_primary: bool,
     /// Voters whose nodes the detector suspects.
     pub suspected: BTreeSet<MemberId>,
     pub last_log: LogPosition,
@@ -45,6 +48,10 @@ impl View {
     /// those whose majority counts.
     fn primary(&self) -> Option<MemberId> {
         self.primary.filter(|primary| self.is_voter(*primary))
+    }
+    /// Whether this node follows the primary, unless it is suspected.
+    fn primary_counts(&self) -> bool {
+        self.primary_leads && !self.distrusts_primary
     }
     fn is_voter(&self, member: MemberId) -> bool {
         self.configurations.iter().any(|voters| voters.contains(member))
@@ -181,7 +188,7 @@ impl Election {
             Some(primary) => {
                 primary == question.candidate
                     || view.suspected.contains(&primary)
-                    || (Some(primary) == view.primary() && !view.primary_leads)
+                    || (Some(primary) == view.primary() && !view.primary_counts())
             }
         };
         // Of two that ask each other at the same moment one must insist, or both would yield, for ever.
@@ -221,7 +228,7 @@ impl Election {
 
     /// Updates what we miss from the view; false when there is nothing to do.
     fn wants_primary(&mut self, now: Millis, view: &View) -> bool {
-        let healthy = view.primary().is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
+        let healthy = view.primary().is_some_and(|primary| view.primary_counts() && !view.suspected.contains(&primary));
         if healthy || !view.is_voter(self.me) {
             (self.phase, self.lost, self.failures) = (Phase::Content, None, 0);
             return false;
@@ -282,7 +289,7 @@ impl Election {
         // A primary whose own node denies that it leads is none, nor is one that was lost and is back since: voters who
         // never heard of its lead, and hear its node, would wait for it for ever.
         let missing = match view.primary() {
-            Some(primary) => view.primary_leads.then_some(primary),
+            Some(primary) => view.primary_counts().then_some(primary),
             None => self.lost.filter(|lost| view.suspected.contains(lost)),
         };
         let question =
@@ -327,12 +334,16 @@ impl Election {
         if *round != answered || !pending.remove(&from) {
             return;
         }
+        // Its own word that it leads, or of its longer log, is none to a voter that does not trust it.
+        if view.distrusts_primary && view.primary() == Some(from) {
+            return;
+        }
         if log > view.last_log {
             // Only the longest log can win: let its owner run first, by as much as a whole election takes.
             let stagger = view.stagger();
             let patience = view.latency.election() + 3 * stagger + jitter(random, stagger);
             self.phase = Phase::Waiting { until: now.plus(patience) };
-        } else if primary.is_some() {
+        } else if primary.is_some() && !view.distrusts_primary {
             // Somebody hears a primary that we do not: our own line may be the broken one, or the news is still on its
             // way there. So the first time it is asked again soon.
             self.back_off_from(RETRY_MIN.max(view.latency.round_trip / 2), now, view, random);

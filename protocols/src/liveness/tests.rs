@@ -232,6 +232,7 @@ impl Quorum {
                 term: Term(1),
                 primary: Some(members[0]),
                 primary_leads: true,
+                distrusts_primary: false,
                 suspected: BTreeSet::new(),
                 last_log: log(index),
                 latency: Latency::default(),
@@ -313,6 +314,7 @@ impl Quorum {
             for node in self.alive.iter().copied().collect::<Vec<_>>() {
                 let node = self.nodes.get_mut(&node).unwrap();
                 (node.view.term, node.view.primary, node.view.primary_leads) = (term, Some(me), true);
+                node.view.distrusts_primary = false;
             }
         } else {
             self.nodes.get_mut(&me).unwrap().view.primary = None;
@@ -402,6 +404,33 @@ fn a_primary_that_lives_but_leads_nothing_is_replaced() {
     quorum.nodes.values_mut().for_each(|node| node.view.primary_leads = false);
     quorum.run(3_000);
     assert_eq!(quorum.elections.len(), 1);
+}
+
+/// Goal: a primary that leads, and that a majority does not trust any more, is replaced by one of them, although it and
+/// the others say no and its log is the longest; without a majority nothing happens. Method: it answers first.
+#[test]
+fn a_primary_that_a_majority_distrusts_is_replaced_and_one_that_a_minority_distrusts_is_not() {
+    for (size, distrusting) in [(3, 2), (5, 3), (5, 4), (7, 4)] {
+        for is_majority in [true, false] {
+            let mut logs = vec![10; size];
+            logs[0] = 12;
+            let mut quorum = Quorum::new(&logs);
+            let last = if is_majority { distrusting } else { distrusting.min(size / 2) };
+            // The first voter is the primary, and those that trust it come next: they are asked first.
+            let distrusts = |n: usize| n > size - last;
+            for n in (1..=size).filter(|n| distrusts(*n)) {
+                quorum.nodes.get_mut(&member(n as u8)).unwrap().view.distrusts_primary = true;
+            }
+            quorum.run(20_000);
+            match is_majority {
+                true => {
+                    assert_eq!(quorum.elections.len(), 1, "{size} {distrusting}");
+                    assert!(quorum.primary.is_some_and(|primary| distrusts(primary.peer.as_bytes()[0].into())));
+                }
+                false => assert_eq!((&quorum.elections[..], quorum.primary), (&[][..], Some(member(1))), "{size}"),
+            }
+        }
+    }
 }
 
 /// Goal: whoever came to lead without being a voter is followed by nobody, however alive it is: the voters elect one of
@@ -496,6 +525,7 @@ fn answers_of_an_earlier_round_are_not_counted() {
         term: Term(1),
         primary: Some(member(1)),
         primary_leads: true,
+        distrusts_primary: false,
         suspected: [member(1)].into(),
         last_log: log(1),
         latency: Latency::default(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::budget::Rates;
 use crate::object::limits::{MANIFEST_BYTES_MAX, NAME_BYTES_MAX};
 use crate::trigger::limits as trigger;
 
@@ -47,15 +48,17 @@ pub const PROPOSALS_MAX: usize = 4 * 1024;
 /// What a primary takes of one other peer a second, and at once, over all quorums of its node: commands, and their
 /// bytes in the log. Guesses, above what a node does that stores as fast as its disks are, or reports the largest
 /// outputs; below what keeps others from committing. Beyond it the peer is told that the quorum is busy.
-pub const PROPOSER_COMMANDS_PER_SECOND: u64 = 5_000;
-pub const PROPOSER_COMMANDS_BURST: u64 = 4 * PROPOSER_COMMANDS_PER_SECOND;
-pub const PROPOSER_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
-pub const PROPOSER_BYTES_BURST: u64 = 4 * PROPOSER_BYTES_PER_SECOND;
+pub const PROPOSER_RATES: Rates = Rates {
+    count_per_second: 5_000,
+    count_burst: 20_000,
+    bytes_per_second: 16 * 1024 * 1024,
+    bytes_burst: 64 * 1024 * 1024,
+};
 
-/// Peers whose commands are counted; beyond that the one that is closest to a full budget is forgotten.
+/// Peers whose commands are counted; beyond that those that are closest to a full budget are forgotten.
 pub const PROPOSERS_MAX: usize = 4_096;
 
-const _: () = assert!(COMMAND_BYTES_MAX < PROPOSER_BYTES_BURST as usize);
+const _: () = assert!(COMMAND_BYTES_MAX < PROPOSER_RATES.bytes_burst as usize);
 
 /// A primary that has not heard a majority for this long starts nothing and reports the quorum paused.
 pub const MAJORITY_SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -149,6 +152,9 @@ pub const USES_NAMED_MAX: usize = 8;
 /// Bytes of piece hashes (of live runs and of manifests) that one quorum keeps in memory: 5 TiB of objects at 4+2. A
 /// guess at what a node can spare when it is a member of several full quorums.
 pub const HASH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Those of them of one owner: of its live runs, and of the objects on which it has a claim.
+pub const OWNER_HASH_BYTES_MAX: usize = HASH_BYTES_MAX / 2;
 
 /// The newest state level this build proposes and applies. 1: first. 2: triggers.
 pub const LEVEL: u16 = LEVEL_TRIGGERS;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ids::{JobId, ManifestHash, StepIndex};
+use crate::ids::{JobId, ManifestHash, StepIndex, TaskIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
 use crate::job::record::JobRecord;
 use crate::quorum::object::ObjectRecord;
@@ -48,13 +48,9 @@ impl QuorumState {
                 let rows = tasks.into_iter().flat_map(|tasks| tasks.iter_from(*from));
                 QueryAnswer::Tasks(page(rows.map(|(task, record)| (task, self.shown(record))), *limit))
             })),
-            Query::Outputs { job, step, from, limit } => known(self.tasks.table(job).map(|table| {
-                let rows = table.tasks(*step).iter_from(*from).filter_map(|(task, record)| {
-                    let bytes = table.blob((*step, task, Blob::Output)).cloned();
-                    Some(OutputRef { task, output: *record.output()?, bytes })
-                });
-                QueryAnswer::Outputs(page(rows, *limit))
-            })),
+            Query::Outputs { job, step, from, limit } => {
+                known(self.outputs(*job, *step, *from).map(|rows| QueryAnswer::Outputs(page(rows, *limit))))
+            }
             Query::Fires { job, from, limit } => known(self.trigger(*job).map(|(_, run)| {
                 let rows = run.fires.iter().filter(|row| row.number >= *from);
                 QueryAnswer::Fires(page(rows.cloned(), *limit))
@@ -70,6 +66,20 @@ impl QuorumState {
 }
 
 impl QuorumState {
+    /// Outputs of a step, with the bytes of those that are in the record; `None` when the tasks are not kept any more.
+    pub(super) fn outputs(
+        &self,
+        job: JobId,
+        step: StepIndex,
+        from: TaskIndex,
+    ) -> Option<impl Iterator<Item = OutputRef> + '_> {
+        let table = self.tasks.table(&job)?;
+        Some(table.tasks(step).iter_from(from).filter_map(move |(task, record)| {
+            let bytes = table.blob((step, task, Blob::Output)).cloned();
+            Some(OutputRef { task, output: *record.output()?, bytes })
+        }))
+    }
+
     /// Tasks of a step of a job that computes: none, when they are not kept any more.
     fn tasks_of(&self, job: JobId, step: StepIndex) -> Option<Option<&Tasks>> {
         self.jobs.get(&job)?.tasks()?;

@@ -5,15 +5,19 @@
 //! shows a log. What a peer is to a job ([`Party`]) follows from the record and from what the transport authenticated,
 //! never from a message.
 //!
-//! | verb | owner | operator | reader | worker | member | stranger |
-//! |---|---|---|---|---|---|---|
-//! | submit, read the state | yes | yes | yes | yes | yes | yes |
-//! | attach, cancel, pause, resume, retry, resolve, update, fire, suspend, unsuspend, remove | yes | yes | | | | |
-//! | read the specification, read logs | yes | yes | yes | | yes | |
-//! | read results | yes | yes | yes | yes | yes | |
+//! | verb | owner | operator | reader | worker | member | grantor | uploader | stranger |
+//! |---|---|---|---|---|---|---|---|---|
+//! | submit, read the state | yes | yes | yes | yes | yes | yes | yes | yes |
+//! | attach, cancel, pause, resume, retry, resolve, update, fire, suspend, unsuspend, remove | yes | yes | | | | | | |
+//! | read the specification, read logs | yes | yes | yes | | yes | | | |
+//! | read results | yes | yes | yes | yes | yes | | | |
+//! | read a lease's id | | | | | yes | yes | yes | |
 //!
 //! A member holds the state of its quorum, so it is refused no reading. A worker reads the outputs of the jobs that it
-//! has attempts of, for it may have to fold them.
+//! has attempts of, for it may have to fold them. A holder and a worker read the ids of the leases that they granted
+//! themselves, and the uploader of a live run those of its columns, under which it sends their pieces. An id that was
+//! learned all the same is no credential, for whoever grants a lease knows whom it serves; it is told to nobody else
+//! because nobody else has a use for it.
 
 /// What is done to a job or an object, or read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +44,8 @@ pub enum Verb {
     ReadResults,
     /// What attempts wrote for people.
     ReadLogs,
+    /// The id of a lease that the quorum counts on.
+    ReadLease,
 }
 
 /// What a peer is to a job. One peer may be several of them.
@@ -55,13 +61,17 @@ pub enum Party {
     Worker,
     /// A voter or learner of the job's quorum.
     Member,
+    /// It granted the lease that is meant.
+    Grantor,
+    /// The job is a live run that stores, which it uploads into, and the lease that is meant is a column's.
+    Uploader,
     Stranger,
 }
 
-use Party::{Member, Operator, Owner, Reader, Stranger, Worker};
+use Party::{Grantor, Member, Operator, Owner, Reader, Stranger, Uploader, Worker};
 
 impl Verb {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Submit,
         Self::Attach,
         Self::Cancel,
@@ -78,12 +88,13 @@ impl Verb {
         Self::ReadSpec,
         Self::ReadResults,
         Self::ReadLogs,
+        Self::ReadLease,
     ];
 
     /// The row of the table: who may.
     pub const fn parties(self) -> &'static [Party] {
         match self {
-            Self::Submit | Self::ReadState => &[Owner, Operator, Reader, Worker, Member, Stranger],
+            Self::Submit | Self::ReadState => &[Owner, Operator, Reader, Worker, Member, Grantor, Uploader, Stranger],
             Self::Attach
             | Self::Cancel
             | Self::Pause
@@ -97,6 +108,7 @@ impl Verb {
             | Self::Remove => &[Owner, Operator],
             Self::ReadSpec | Self::ReadLogs => &[Owner, Operator, Reader, Member],
             Self::ReadResults => &[Owner, Operator, Reader, Worker, Member],
+            Self::ReadLease => &[Member, Grantor, Uploader],
         }
     }
 
@@ -125,6 +137,7 @@ impl Verb {
             Self::ReadSpec => "read the specification of",
             Self::ReadResults => "read the results of",
             Self::ReadLogs => "read the logs of",
+            Self::ReadLease => "read the leases of",
         }
     }
 }
@@ -136,13 +149,14 @@ mod tests {
     /// Goal: the table says what its drawing above says, row by row and party by party.
     #[test]
     fn every_verb_is_allowed_to_whom_its_row_names_and_nobody_else() {
-        let parties = [Owner, Operator, Reader, Worker, Member, Stranger];
+        let parties = [Owner, Operator, Reader, Worker, Member, Grantor, Uploader, Stranger];
         for verb in Verb::ALL {
             let expected = match verb {
-                Verb::Submit | Verb::ReadState => [true, true, true, true, true, true],
-                Verb::ReadSpec | Verb::ReadLogs => [true, true, true, false, true, false],
-                Verb::ReadResults => [true, true, true, true, true, false],
-                _ => [true, true, false, false, false, false],
+                Verb::Submit | Verb::ReadState => [true; 8],
+                Verb::ReadSpec | Verb::ReadLogs => [true, true, true, false, true, false, false, false],
+                Verb::ReadResults => [true, true, true, true, true, false, false, false],
+                Verb::ReadLease => [false, false, false, false, true, true, true, false],
+                _ => [true, true, false, false, false, false, false, false],
             };
             let allowed = parties.map(|party| verb.allows(&[(party, true)]));
             assert_eq!(allowed, expected, "{verb:?}");

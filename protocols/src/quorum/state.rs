@@ -13,11 +13,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::clock::{CLOCK_STEP_MIN, ClockStep, STEP_SLACK, millis_between};
-use super::jobs::JobBook;
-use super::limits::{HASH_BYTES_MAX, LEVEL, LEVEL_FIRST, OBJECTS_MAX};
+use super::jobs::{JobBook, check_room};
+use super::limits::{HASH_BYTES_MAX, LEVEL, LEVEL_FIRST, OBJECTS_MAX, OWNER_HASH_BYTES_MAX};
 use super::objects::{Catalog, CatalogCx, Now};
+use super::reply::Rejection;
 use super::tasks::{PoolCx, PoolView, TaskPool, WorkerInstructions};
-use super::triggers::Triggers;
+use super::triggers::{HeardEmitters, Triggers};
 use super::uses::{ObjectUse, Part, Uses};
 use crate::approval::Approval;
 use crate::certificate::Chain;
@@ -126,12 +127,20 @@ impl QuorumState {
         let (tasks, bytes) = self.tasks.room();
         let jobs = JOBS_LIVE_MAX.saturating_sub(self.jobs.live_len());
         let least = jobs.min(tasks).min(bytes / ROOM_SPEC_BYTES).min(OBJECTS_MAX.saturating_sub(self.objects.len()));
-        least.min(self.hash_room() / PieceHash::LEN) as u32
+        let hashes = HASH_BYTES_MAX.saturating_sub(self.jobs.hash_bytes() + self.objects.manifest_bytes());
+        least.min(hashes / PieceHash::LEN) as u32
     }
 
-    /// Bytes of piece hashes for which there is room.
-    pub(super) fn hash_room(&self) -> usize {
-        HASH_BYTES_MAX.saturating_sub(self.jobs.hash_bytes() + self.objects.manifest_bytes())
+    /// Refuses so many bytes more of piece hashes for this owner: of its live runs, and of the objects that it keeps.
+    pub(super) fn check_hash_room(&self, owner: PeerId, more: usize) -> Result<(), Rejection> {
+        if more == 0 {
+            // Manifests take a little more than the hashes in them, so a full share may be a little over.
+            return Ok(());
+        }
+        let all = self.jobs.hash_bytes() + self.objects.manifest_bytes();
+        check_room("bytes of piece hashes", all + more, HASH_BYTES_MAX)?;
+        let own = self.jobs.hash_bytes_of_owner(owner) + self.objects.manifest_bytes_of_owner(owner);
+        check_room("bytes of piece hashes of one owner", own + more, OWNER_HASH_BYTES_MAX)
     }
 
     /// Whether this build knows everything that may be proposed at the state's level.
@@ -287,6 +296,16 @@ impl QuorumState {
             Some(Listener { job: *job, since, stepped, filter: event.filter.clone() })
         };
         self.triggers.listening_to(name).filter_map(listener).collect()
+    }
+
+    /// How many triggers listen to events, whatever their names.
+    pub fn listening_len(&self) -> usize {
+        self.triggers.listening().count()
+    }
+
+    /// Emitters whose places are kept for them.
+    pub fn heard_emitters(&self) -> HeardEmitters {
+        self.triggers.heard_emitters(self.time)
     }
 
     /// Names of the events that this quorum wants to hear of.

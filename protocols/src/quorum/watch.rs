@@ -15,7 +15,11 @@
 //! one, and one that changes the entries, at whose arrival the parked one returns.
 //!
 //! The primary enters entries before it confirms its lead, and judges them after that: an answer is as new as a
-//! linearizable read, and no event falls between the two.
+//! linearizable read, and no event falls between the two. It brings the record, and of a run that has succeeded its
+//! outputs if they are short: whoever waited for the end asks nothing more.
+//!
+//! Whoever submits a job and waits for its end sends both at once: [`Until::EndedOnceSubmitted`] holds its entry until
+//! the submit has come, whichever of the two arrives first.
 
 mod asker;
 mod table;
@@ -28,11 +32,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::asker::WatchAsker;
 pub use self::table::{Due, Entered, Judged, Seat, WatchKey, WatchTable, judge};
-use crate::ids::{JobId, LogIndex, QuorumId};
-use crate::job::limits::{WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX};
-use crate::job::record::JobRecord;
+use crate::ids::{JobId, LogIndex, QuorumId, TaskIndex};
+use crate::job::limits::{WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX, WATCH_OUTPUT_BYTES_MAX, WATCH_OUTPUTS_MAX};
+use crate::job::plan::Plan;
+use crate::job::record::{JobRecord, RunState};
 use crate::quorum::event::Event;
 use crate::quorum::state::QuorumState;
+use crate::task::message::OutputRef;
 
 /// What a watch on a job waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,23 +49,51 @@ pub enum Until {
     Holders { columns: u32 },
     /// The job's revision has passed this one.
     Changed { since: LogIndex },
+    /// The same as `Ended`, of a job whose submit is on its way beside the watch: one that the quorum does not know
+    /// yet is waited for.
+    EndedOnceSubmitted,
 }
 
 /// What a state says of a watch that it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Watched {
-    /// It holds; the job as it is then.
-    Met(Box<JobRecord>),
+    /// It holds.
+    Met(Met),
     /// The quorum knows no such job.
     Unknown,
+}
+
+/// The job of a watch that holds, as it is then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Met {
+    pub record: Box<JobRecord>,
+    /// Of a run that has succeeded: the first outputs of its last step, `WATCH_OUTPUTS_MAX` of them at most, as
+    /// `Query::Outputs` gives them. `None`: they are not here (longer than `WATCH_OUTPUT_BYTES_MAX` together, or not
+    /// for this reader), and the query says more.
+    pub outputs: Option<Vec<OutputRef>>,
+}
+
+impl Met {
+    fn of(state: &QuorumState, record: &JobRecord) -> Self {
+        Self { record: Box::new(record.without_rows()), outputs: short_outputs(state, record) }
+    }
+}
+
+/// What a run that has succeeded came to, if it is short enough to travel with its record.
+fn short_outputs(state: &QuorumState, record: &JobRecord) -> Option<Vec<OutputRef>> {
+    let (spec, _) = record.batch().filter(|_| record.state == RunState::Succeeded)?;
+    let outputs = state.outputs(record.job, Plan::of(spec).last(), TaskIndex(0))?;
+    let outputs: Vec<_> = outputs.take(WATCH_OUTPUTS_MAX).collect();
+    let bytes: usize = outputs.iter().filter_map(|output| output.bytes.as_ref()).map(|bytes| bytes.len()).sum();
+    (bytes <= WATCH_OUTPUT_BYTES_MAX).then_some(outputs)
 }
 
 impl Watched {
     /// Whether it can be the answer to this watch: what a peer says is met must be.
     pub fn may_answer(&self, job: JobId, until: &Until) -> bool {
         match self {
-            Self::Met(record) => record.job == job && until.holds(record),
-            Self::Unknown => true,
+            Self::Met(met) => met.record.job == job && until.holds(&met.record),
+            Self::Unknown => until.is_of_known(),
         }
     }
 }
@@ -141,17 +175,22 @@ impl Until {
     /// What the state answers to the watch; `None` while it does not hold.
     pub fn judge(&self, state: &QuorumState, job: JobId) -> Option<Watched> {
         let Some(record) = state.jobs().get(&job) else {
-            return Some(Watched::Unknown);
+            return self.is_of_known().then_some(Watched::Unknown);
         };
-        if !self.holds(record) {
-            return None;
+        self.holds(record).then(|| Watched::Met(Met::of(state, record)))
+    }
+
+    /// Whether a job that the quorum does not know is an answer by itself.
+    const fn is_of_known(&self) -> bool {
+        match self {
+            Self::Ended | Self::Holders { .. } | Self::Changed { .. } => true,
+            Self::EndedOnceSubmitted => false,
         }
-        Some(Watched::Met(Box::new(record.without_rows())))
     }
 
     pub fn holds(&self, record: &JobRecord) -> bool {
         match self {
-            Self::Ended => record.state.is_final(),
+            Self::Ended | Self::EndedOnceSubmitted => record.state.is_final(),
             // No other kind ever has holders: there is nothing to wait for.
             Self::Holders { columns } => record.store().is_none_or(|(_, run)| {
                 let held = run.columns.iter().filter(|column| column.grant.is_some()).count();
@@ -164,7 +203,9 @@ impl Until {
     /// Whether the event may have made it hold for the job that the event is about.
     pub fn concerns(&self, event: &Event) -> bool {
         match self {
-            Self::Ended => matches!(event, Event::JobChanged { state, .. } if state.is_final()),
+            Self::Ended | Self::EndedOnceSubmitted => {
+                matches!(event, Event::JobChanged { state, .. } if state.is_final())
+            }
             Self::Holders { .. } => matches!(
                 event,
                 Event::JobChanged { .. } | Event::ColumnReassigned { .. } | Event::HoldersExhausted { .. }
@@ -178,7 +219,7 @@ impl Until {
     /// then is old for whoever asks now.
     pub const fn is_lasting(&self) -> bool {
         match self {
-            Self::Ended => true,
+            Self::Ended | Self::EndedOnceSubmitted => true,
             Self::Changed { .. } | Self::Holders { .. } => false,
         }
     }

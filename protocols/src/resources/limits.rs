@@ -26,6 +26,11 @@ const JOBS_MEMORY_PERCENT: u64 = 50;
 const QUORUMS_MEMORY_PERCENT: u64 = 30;
 const _: () = assert!(JOBS_MEMORY_PERCENT + QUORUMS_MEMORY_PERCENT <= 80);
 
+/// Memory of the network and of each protocol in it, in percent, that frames of strangers leave to those of members:
+/// the peers that are in a quorum with this node. Strangers come in any number, members do not. Of the node's memory
+/// it is a fifth of that, as leases leave a fifth of it.
+const MEMBERS_MEMORY_PERCENT: u64 = 25;
+
 /// Disk that is never promised, so that logs, the record store and other programs go on: a twentieth of the disk, but
 /// not more than this.
 pub const DISK_MARGIN_BYTES_MAX: u64 = 1024 * MIB;
@@ -71,6 +76,8 @@ pub struct Limits {
     pub lender: Amounts,
     pub job: Amounts,
     pub task: Amounts,
+    /// Memory of the network and of each protocol that strangers leave to members.
+    pub members_memory_percent: u64,
 }
 
 impl Limits {
@@ -85,6 +92,7 @@ impl Limits {
             lender: Amounts::UNLIMITED,
             job: Amounts::UNLIMITED,
             task: Amounts::UNLIMITED,
+            members_memory_percent: 0,
         }
     }
 
@@ -128,7 +136,23 @@ impl Limits {
             lender: Amounts::UNLIMITED,
             job: Amounts::UNLIMITED,
             task: Amounts::UNLIMITED,
+            members_memory_percent: MEMBERS_MEMORY_PERCENT,
         }
+    }
+
+    /// What strangers leave to members of this scope, which has that limit.
+    pub fn kept_for_members(&self, scope: Scope, limit: Amounts) -> Amounts {
+        let percent = match scope {
+            Scope::Protocol(_) | Scope::Service(Service::Network) => self.members_memory_percent,
+            Scope::System => self.members_memory_percent / 5,
+            Scope::Service(_)
+            | Scope::Peer(..)
+            | Scope::Lender(_)
+            | Scope::Job(_)
+            | Scope::Task(..)
+            | Scope::Span(_) => 0,
+        };
+        Amounts::memory(limit.memory_bytes / 100 * percent)
     }
 
     pub fn of(&self, scope: Scope) -> Amounts {

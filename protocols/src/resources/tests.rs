@@ -1,6 +1,6 @@
 //! Conservation first: whatever is asked in whatever order, no limit is passed and all that is released is free again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -43,6 +43,51 @@ fn a_refusal_names_the_narrowest_scope_in_the_way_and_charges_nobody() {
     assert_eq!(tree.used(Scope::System), Amounts::memory(40));
     assert!(matches!(Refusal::from(refused), Refusal::Resources { available: 20, needed: 30, limit: 60, .. }));
     tree.assert_invariants();
+}
+
+/// Goal: however many strangers send, and whatever is leased, frames of members find room.
+#[test]
+fn strangers_leave_room_to_members() {
+    let mut limits = memory_limits(2000, 1200, 300);
+    limits.protocol = Amounts::memory(1000);
+    limits.members_memory_percent = 25;
+    let empty = Tree::new(limits);
+    let (member, another) = (PeerId([200; 32]), PeerId([201; 32]));
+    let mut tree = empty.clone();
+    tree.set_members(BTreeSet::from([member, another]));
+    let mut held = Vec::new();
+    for protocol in ["/a/1", "/b/1"] {
+        for stranger in (1..=10).map(|n| Scope::Peer(protocol, PeerId([n; 32]))) {
+            while tree.reserve(stranger, Amounts::memory(50)).is_ok() {
+                held.push(stranger);
+            }
+        }
+    }
+    let used = |tree: &Tree, scope| tree.used(scope).memory_bytes;
+    assert_eq!(used(&tree, Scope::Protocol("/a/1")), 750, "three quarters of a protocol");
+    assert_eq!(used(&tree, Scope::Service(Service::Network)), 900, "and of the network");
+    assert_eq!(tree.free(Scope::Peer("/a/1", PeerId([1; 32]))).memory_bytes, 0);
+    // Members fill the rest, within their own bounds.
+    let (one, other) = (Scope::Peer("/a/1", member), Scope::Peer("/b/1", another));
+    assert_eq!(tree.free(one).memory_bytes, 250);
+    tree.reserve(one, Amounts::memory(250)).unwrap();
+    tree.reserve(other, Amounts::memory(50)).unwrap();
+    tree.reserve(other, Amounts::memory(1)).unwrap_err();
+    tree.assert_invariants();
+    // A member that left holds what it held and gets no more of it.
+    tree.release(one, Amounts::memory(100));
+    tree.set_members(BTreeSet::from([another]));
+    tree.reserve(one, Amounts::memory(1)).unwrap_err();
+    held.into_iter().for_each(|stranger| tree.release(stranger, Amounts::memory(50)));
+    tree.release(one, Amounts::memory(150));
+    tree.release(other, Amounts::memory(50));
+    assert_eq!(tree.used(Scope::System), Amounts::ZERO);
+
+    let mut leased = empty;
+    leased.set_members(BTreeSet::from([member]));
+    leased.reserve(Scope::Job(job(1)), Amounts::memory(1900)).unwrap();
+    leased.reserve(peer(1), Amounts::memory(1)).unwrap_err();
+    leased.reserve(one, Amounts::memory(100)).unwrap();
 }
 
 /// A rollback that gives back in the parent what the parent never took would admit every second attempt at the limit.

@@ -6,8 +6,11 @@
 //! it is charged, so there is no rollback to get wrong); what is released is what was reserved; a tree from which all
 //! was released is as it began. Scopes of peers, jobs, tasks and spans exist while they hold something, and their
 //! number is bounded.
+//!
+//! Peers in a quorum with this node are members, all others strangers. What strangers send leaves a part of the memory
+//! of each scope above it to members ([`Limits::kept_for_members`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -119,6 +122,8 @@ struct Node {
 pub struct Tree {
     limits: Limits,
     nodes: BTreeMap<Scope, Node>,
+    /// Peers in a quorum with this node.
+    members: BTreeSet<PeerId>,
     spans_opened: u64,
     passing: usize,
 }
@@ -128,24 +133,20 @@ impl Tree {
         let mut nodes = BTreeMap::new();
         let root = Node { parent: None, limit: limits.system, used: Amounts::ZERO, children: 0 };
         nodes.insert(Scope::System, root);
-        Self { limits, nodes, spans_opened: 0, passing: 0 }
+        Self { limits, nodes, members: BTreeSet::new(), spans_opened: 0, passing: 0 }
     }
 
     /// Counts `need` in `scope` and in every scope above it, or nowhere.
     pub fn reserve(&mut self, scope: Scope, need: Amounts) -> Result<(), Refused> {
+        let asker = scope;
         // The path from the narrowest scope up; scopes that do not exist yet hold nothing.
         let mut path = Vec::with_capacity(5);
         let mut missing = 0;
         let mut next = Some(scope);
         while let Some(scope) = next {
             let parent = self.parent_of(scope)?;
-            let (limit, used) = match self.nodes.get(&scope) {
-                Some(node) => (node.limit, node.used),
-                None => {
-                    missing += usize::from(is_passing(scope));
-                    (self.limits.of(scope), Amounts::ZERO)
-                }
-            };
+            missing += usize::from(is_passing(scope) && !self.nodes.contains_key(&scope));
+            let (limit, used) = (self.limit_towards(asker, scope), self.used(scope));
             for resource in Resource::ALL {
                 let (limit, used, needed) = (limit.get(resource), used.get(resource), need.get(resource));
                 if needed > 0 && needed > limit.saturating_sub(used) {
@@ -252,6 +253,11 @@ impl Tree {
         self.nodes.get_mut(&Scope::System).expect("the root always exists").limit = limit;
     }
 
+    /// From now on these peers are the members. What others hold already stays theirs.
+    pub fn set_members(&mut self, members: BTreeSet<PeerId>) {
+        self.members = members;
+    }
+
     pub fn limit(&self, scope: Scope) -> Amounts {
         self.nodes.get(&scope).map_or_else(|| self.limits.of(scope), |node| node.limit)
     }
@@ -260,10 +266,11 @@ impl Tree {
     }
     /// What a reservation in this scope could still get: the least that is left on its path. Zero in a closed span.
     pub fn free(&self, scope: Scope) -> Amounts {
+        let asker = scope;
         let mut free = Amounts::UNLIMITED;
         let mut next = Some(scope);
         while let Some(scope) = next {
-            free = free.min(self.limit(scope).saturating_sub(self.used(scope)));
+            free = free.min(self.limit_towards(asker, scope).saturating_sub(self.used(scope)));
             next = match self.parent_of(scope) {
                 Ok(parent) => parent,
                 Err(_) => return Amounts::ZERO,
@@ -290,6 +297,17 @@ impl Tree {
         }
         let passing = self.nodes.keys().filter(|scope| is_passing(**scope)).count();
         assert_eq!(passing, self.passing, "passing scopes are miscounted");
+    }
+
+    /// The limit of a scope for what is reserved in `asker`, which is the same or below it.
+    fn limit_towards(&self, asker: Scope, scope: Scope) -> Amounts {
+        let limit = self.limit(scope);
+        if let Scope::Peer(_, peer) = asker
+            && !self.members.contains(&peer)
+        {
+            return limit.saturating_sub(self.limits.kept_for_members(scope, limit));
+        }
+        limit
     }
 
     fn parent_of(&self, scope: Scope) -> Result<Option<Scope>, Refused> {

@@ -147,10 +147,15 @@ impl Dispatch {
     }
 }
 
+/// Whether events of this name are the network's own.
+pub fn is_own_name(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
+}
+
 impl Event {
     /// Whether it is the network's own.
     pub fn is_own(&self) -> bool {
-        self.name.starts_with(OWN_PREFIX)
+        is_own_name(&self.name)
     }
     pub fn check(&self) -> Result<(), EventFault> {
         self.check_size()?;

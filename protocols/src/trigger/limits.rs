@@ -100,6 +100,13 @@ pub const RUNS_LIVE_MAX: usize = 1_000;
 /// Bytes of what waiting fires will give their tasks, per trigger. It must fit a snapshot's chunk with all the rest.
 pub const WAITING_BYTES_MAX: usize = 256 * KIB;
 
+/// What is lost within so long of a row that says so is counted in that row: a trigger has one such row a day at most,
+/// whoever says that something was lost. An emitter gives events up after a day, so a day tells enough.
+pub const LOST_ROW_SPAN: Duration = DAY;
+
+/// Bytes that a row counts for in the budget of an emitter that has it written. A guess.
+pub const LOST_ROW_BYTES: usize = 256;
+
 /// Ids of events that are remembered so that none fires twice, over all triggers and of one. When it is full,
 /// deliveries are refused until windows have passed: the emitters keep what was refused.
 pub const SEEN_MAX: usize = 65_536;
@@ -110,7 +117,12 @@ pub const MANUAL_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Emitters whose place is remembered; the one that was silent for longest is forgotten, if that was `EMITTER_SILENT`.
 pub const EMITTERS_MAX: usize = 1_024;
+/// An emitter that runs sends again what it is not sure of, for as long as it keeps it. Its place must not be forgotten
+/// before, or its events would fire twice.
 pub const EMITTER_SILENT: Duration = DAY;
+const _: () = assert!(EMITTER_SILENT.as_secs() >= OUTBOX_RETENTION.as_secs());
+/// Those of them, heard within `EMITTER_SILENT`, that the primary does not trust.
+pub const UNTRUSTED_EMITTERS_MAX: usize = EMITTERS_MAX / 2;
 
 /// How long a trigger rests whose next instant the primary could not tell.
 pub const FAULT_REST: Duration = Duration::from_secs(300);

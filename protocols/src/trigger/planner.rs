@@ -211,3 +211,31 @@ fn evaluate(when: &Expression, reset: Option<&Expression>, text: &str, witnesses
 fn short(text: &str) -> String {
     truncate(text, REASON_BYTES_MAX).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::QuorumId;
+
+    /// Goal: a name of the network's own is no proof of who emitted an event, and a filter says whose word counts: the
+    /// sender is the peer that the transport authenticated, whatever the event says of itself.
+    #[test]
+    fn a_filter_tells_the_sender_of_an_event_from_what_the_event_says() {
+        let (trusted, stranger) = (PeerId([1; 32]), PeerId([2; 32]));
+        let data = serde_json::json!({ "from": trusted.to_string(), "peer": "lost" }).to_string();
+        let event =
+            Event { name: "quorate.peer.lost".to_owned(), id: None, data: data.into_bytes().into(), at: Millis(5) };
+        let job = |local: u8| JobId { quorum: QuorumId([3; 16]), local: [local; 16] };
+        let listener = |local, filter| Listener { job: job(local), since: Millis(0), stepped: None, filter };
+        let particular = format!("event.from == \"{trusted}\" && data.peer == \"lost\"");
+        let listeners = [listener(1, None), listener(2, Some(particular))];
+        let mut planner = Planner::default();
+        let mut fired = |from| -> Vec<JobId> {
+            let matches = planner.matches(&listeners, from, &event);
+            assert!(matches.iter().all(|matched| matched.fault.is_none()), "{matches:?}");
+            matches.iter().map(|matched| matched.job).collect()
+        };
+        assert_eq!(fired(trusted), [job(1), job(2)]);
+        assert_eq!(fired(stranger), [job(1)]);
+    }
+}

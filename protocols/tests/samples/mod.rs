@@ -5,6 +5,7 @@ mod triggers;
 
 use quorate_protocols::capacity::{Capacity, Requirement, Resource, Shortage, Unmet};
 use quorate_protocols::quorum::watch::EntryId;
+use quorate_protocols::quorum::watch::Met;
 use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::watch::WatchEntry;
@@ -471,9 +472,14 @@ fn job_samples(samples: &mut Samples) {
             session: 7,
             number: 3,
             base: 2,
-            added: [Until::Ended, Until::Holders { columns: 6 }, Until::Changed { since: LogIndex(1_000) }]
-                .map(|until| WatchEntry { id: EntryId(9), local: JOB.local, until })
-                .to_vec(),
+            added: [
+                Until::Ended,
+                Until::Holders { columns: 6 },
+                Until::Changed { since: LogIndex(1_000) },
+                Until::EndedOnceSubmitted,
+            ]
+            .map(|until| WatchEntry { id: EntryId(9), local: JOB.local, until })
+            .to_vec(),
             dropped: vec![EntryId(8)],
             wait_ms: 5_000,
         }),
@@ -520,7 +526,10 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::ConditionProbed(Err(text())),
         JobAnswer::Watched(WatchAnswer::Update {
-            met: vec![(EntryId(9), Watched::Met(Box::new(record()))), (EntryId(10), Watched::Unknown)],
+            met: vec![
+                (EntryId(9), Watched::Met(Met { record: Box::new(record()), outputs: Some(vec![output_ref()]) })),
+                (EntryId(10), Watched::Unknown),
+            ],
             refused: vec![EntryId(11)],
         }),
         JobAnswer::Watched(WatchAnswer::Reopen),

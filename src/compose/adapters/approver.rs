@@ -21,8 +21,8 @@ impl Memberships for WeakQuorumHost {
 }
 
 impl OwnQuorums for WeakQuorumHost {
-    fn has_voter(&self, quorum: QuorumId, peer: PeerId) -> bool {
-        self.upgrade().and_then(|host| host.quorum(quorum)).is_some_and(|own| own.has_voter(peer))
+    fn voters(&self, quorum: QuorumId) -> Vec<PeerId> {
+        self.upgrade().and_then(|host| host.quorum(quorum)).map(|own| own.voters()).unwrap_or_default()
     }
 }
 

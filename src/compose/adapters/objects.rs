@@ -62,6 +62,9 @@ impl ObjectPlacement for NodePlacement {
         let placement = self.placement.clone();
         Box::pin(async move { placement.quorum_for_job().await })
     }
+    fn record_full(&self, quorum: QuorumId) {
+        self.placement.record_full(quorum);
+    }
     fn holders_known(&self, column_bytes: u64) -> HoldersKnown {
         let requirement = Requirement::from(Capacity::disk(column_bytes));
         let candidates = self.directory.candidates(NodeRole::Store, &requirement);

@@ -126,6 +126,7 @@ impl Base {
             identity: identity.clone(),
             net: net.clone(),
             storage: storage.clone(),
+            replace_grace: settings.replace_grace,
         };
         let quorums = QuorumHost::start(context, QuorumInbound { raft, liveness, events }).await?;
         observed.follow_suspicions(quorums.downgrade());
@@ -136,6 +137,7 @@ impl Base {
             seams: seams.clone(),
             observed,
             directory: directory.clone(),
+            resources: resources.clone(),
             quorums: quorums.clone(),
             events: bridge_events,
             net_events,
@@ -185,7 +187,7 @@ impl Reach {
             .with_measuring(settings.is_measured);
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
-        let services = PrimaryServices::new(local.clone());
+        let services = PrimaryServices::new(local.clone(), knowledge.clone());
         services.start_watches(&seams.tasks, quorums.events());
         let led: Arc<dyn PrimaryPort> = Arc::new(services.clone());
         let requests = RequestServer { this_node: net.local_peer(), authority, primary: led.clone() };

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::{BootId, Incarnation, JobId, ObjectId, QuorumId};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, QuorumCommand};
+use quorate_protocols::resources::{Limits, Scope};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -46,7 +47,8 @@ async fn start(n: u8, folder: &Path, bootstrap: &[String]) -> Node {
     let mut registry = Registry::default();
     let (net, inbound) =
         tasks.scope(network::start(&seams, &identity, config, admission, &mut registry)).await.unwrap();
-    let (resources, settings) = (Resources::unlimited(), NodeSettings::default());
+    let limits = Limits { members_memory_percent: 25, ..Limits::unlimited() };
+    let (resources, settings) = (Resources::new(limits), NodeSettings::default());
     let work = NodeExecutors::default();
     Node::start(NodeParts { seams, identity, settings, resources, net, inbound, work }).await.unwrap()
 }
@@ -108,6 +110,21 @@ async fn primary(nodes: &[Node], quorum: QuorumId) -> usize {
     nodes.iter().position(leads).expect("somebody was seen to lead")
 }
 
+/// Goal: a node keeps memory for messages of those who are in a quorum with it, from when they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_have_room_that_strangers_leave_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = network_of(5, folder.path()).await;
+    let free = |node: &Node, peer| node.resources().free_in(Scope::Peer(Protocol::Raft.name(), peer)).memory_bytes;
+    let stranger = PeerId([9; 32]);
+    let quorum = put(&nodes[0], &Bytes::from_static(b"bytes")).await.object.quorum;
+    let primary = primary(&nodes, quorum).await;
+    let voters = nodes[primary].quorums().quorum(quorum).expect("it leads").voters();
+    for node in nodes.iter().filter(|node| voters.contains(&node.identity().peer())) {
+        wait_until("members are known", || voters.iter().all(|voter| free(node, *voter) > free(node, stranger))).await;
+    }
+}
+
 /// Goal: the main promise in small. A file put on one node is read from another, also after the quorum's primary has
 /// crashed; the quorum goes on under another primary and takes commands from a node that is no member of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +145,11 @@ async fn a_file_outlives_the_crash_of_its_quorums_primary() {
     let spec = JobSpec::store(StoreSpec { name: None, size: Some(1), profile });
     let submit = Command::submit(outsider.identity().signing_key(), job, spec);
     let committed = outsider.jobs().propose(quorum, submit, PATIENCE).await.unwrap();
-    assert!(matches!(committed, CommandReply::Submitted { .. }));
+    let (reply, speaker) = committed;
+    assert!(matches!(reply, CommandReply::Submitted { .. }));
+    assert_eq!(speaker.voters.len(), 3, "{speaker:?}");
+    assert!(speaker.voters.contains(&speaker.peer), "{speaker:?}");
+    assert_ne!(speaker.peer, outsider.identity().peer());
     let noop = outsider.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), PATIENCE).await;
     assert!(noop.is_err(), "a stranger has a primary commit nothing at all");
     for node in &nodes {

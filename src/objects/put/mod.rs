@@ -47,7 +47,7 @@ use self::pipeline::Pipeline;
 use self::reader::SegmentReader;
 use super::events::ObjectEvent;
 use super::{HoldersKnown, Objects, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
-use crate::quorums::ClientError;
+use crate::quorums::{ClientError, Speaker};
 use crate::seams::PeerView;
 
 /// One command or question to the quorum, across a failover.
@@ -66,6 +66,10 @@ const HOLDERS_WAIT: Duration = Duration::from_secs(2);
 /// With fewer than that, or with a quorum that cannot take the run, how long before the put gives up. Nothing has been
 /// read by then that could be lost.
 const HOLDERS_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Quorums without room that a put tries, one after the other, before it gives up. Then one is formed soon: those that
+/// refused are not chosen again.
+const FULL_QUORUMS_MAX: usize = 8;
 
 /// How long the end of a failed put waits for the quorum to record it, and for how long it is tried behind the user's
 /// back.
@@ -211,26 +215,50 @@ impl Objects {
         if request.size.is_some_and(|size| size > profile.bytes_max()) {
             return Err(PutError::TooLarge { limit: profile.bytes_max() });
         }
-        let quorum = match request.quorum {
-            Some(quorum) => quorum,
-            None => self.context.placement.place().await?,
-        };
-        let job = JobId { quorum, local: self.context.seams.entropy.bytes() };
-        if let Some(fingerprint) = &request.fingerprint {
-            let clock = &*self.context.seams.clock;
-            if let Err(error) = resume::remember(&self.context.storage, clock, fingerprint, job).await {
-                // The put works without; only a crash would send everything again.
-                tracing::warn!(%error, "could not record the run of this file");
-            }
-        }
-        let name = request.name.as_deref().map(|name| truncate(name, NAME_BYTES_MAX).to_owned());
-        self.submit(job, StoreSpec { name, size: request.size, profile }, progress).await?;
+        let job = self.place_run(request, profile, progress).await?;
         progress.send_modify(|progress| {
             progress.enter(PutPhase::Approval);
             progress.job = Some(job);
         });
         let may_refit = may_refit && request.profile.is_none();
         self.wait_for_holders(job, (profile, request.size), may_refit, progress).await
+    }
+
+    /// Has a quorum take the run. One without room for it, be it in its owner's share, is passed over for another,
+    /// unless it was asked for by name.
+    async fn place_run(
+        &self,
+        request: &PutRequest,
+        profile: Profile,
+        progress: &watch::Sender<PutProgress>,
+    ) -> Result<JobId, PutError> {
+        let name = request.name.as_deref().map(|name| truncate(name, NAME_BYTES_MAX).to_owned());
+        let spec = StoreSpec { name, size: request.size, profile };
+        let mut full = 0;
+        loop {
+            let quorum = match request.quorum {
+                Some(quorum) => quorum,
+                None => self.context.placement.place().await?,
+            };
+            let job = JobId { quorum, local: self.context.seams.entropy.bytes() };
+            if let Some(fingerprint) = &request.fingerprint {
+                let clock = &*self.context.seams.clock;
+                if let Err(error) = resume::remember(&self.context.storage, clock, fingerprint, job).await {
+                    // The put works without; only a crash would send everything again.
+                    tracing::warn!(%error, "could not record the run of this file");
+                }
+            }
+            let submitted = self.submit(job, spec.clone(), progress).await;
+            let Err(PutError::Client(ClientError::Rejected(Rejection::Full { .. }))) = submitted else {
+                return submitted.map(|()| job);
+            };
+            self.context.placement.record_full(quorum);
+            full += 1;
+            if request.quorum.is_some() || full >= FULL_QUORUMS_MAX {
+                return submitted.map(|()| job);
+            }
+            tracing::info!(%quorum, "a quorum has no room for the object: another is chosen");
+        }
     }
 
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
@@ -267,7 +295,7 @@ impl Objects {
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
-        let reply = self.insist(job, Command::store(job, StoreCommand::Attach)).await?;
+        let (reply, _) = self.insist(job, Command::store(job, StoreCommand::Attach)).await?;
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
@@ -468,7 +496,7 @@ impl Objects {
     }
 
     /// Commits a command whose effect must be known: repeats it while the quorum is silent, paused or busy.
-    async fn insist(&self, job: JobId, command: Command) -> Result<CommandReply, ClientError> {
+    async fn insist(&self, job: JobId, command: Command) -> Result<(CommandReply, Speaker), ClientError> {
         let started = Instant::now();
         loop {
             match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
@@ -505,8 +533,8 @@ impl Objects {
                 let (bytes, placed) = (stored.bytes, self.placed(object, job, &stored).await);
                 let Placed { degraded, columns, existed } = placed;
                 self.events.send(ObjectEvent::Stored { object, job, bytes, degraded });
-                let progress = progress.borrow().clone();
-                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, existed, progress })
+                let (by, progress) = (stored.by, progress.borrow().clone());
+                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, existed, by, progress })
             }
             Err(UploadFault::Error(error)) => {
                 // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
@@ -602,4 +630,6 @@ struct Stored {
     bytes: u64,
     degraded: bool,
     columns: Vec<(PieceIndex, PeerId)>,
+    /// On whose word.
+    by: Speaker,
 }

@@ -587,10 +587,10 @@ impl<'a> Pipeline<'a> {
             },
         );
         match self.objects.insist(job, command).await {
-            Ok(CommandReply::Committed { manifest }) => {
+            Ok((CommandReply::Committed { manifest }, by)) => {
                 let bytes = self.bytes;
                 self.progress.send_modify(|progress| progress.bytes_stored = bytes);
-                Ok(Stored { manifest, bytes, degraded, columns })
+                Ok(Stored { manifest, bytes, degraded, columns, by })
             }
             Ok(_) => Err(protocol(job, "a commit was answered with something else").into()),
             Err(ClientError::Rejected(rejection @ Rejection::IllegalState { .. })) => {

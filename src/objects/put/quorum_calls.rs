@@ -24,7 +24,7 @@ pub(super) async fn send_command(
 ) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
     loop {
         match quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
-            Ok(CommandReply::Columns(columns)) => return Ok(Some(columns)),
+            Ok((CommandReply::Columns(columns), _)) => return Ok(Some(columns)),
             Ok(_) => return Ok(None),
             Err(ClientError::Rejected(rejection)) => {
                 return after_rejection(quorums, job, upload_attempt, rejection).await;

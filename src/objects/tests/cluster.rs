@@ -29,7 +29,7 @@ use quorate_testkit::{ClockOffset, MemoryDisk, Network, VirtualClock};
 
 use crate::identity::Identity;
 use crate::objects::{HolderLeases, HoldersKnown, ObjectPlacement, Objects, ObjectsContext};
-use crate::quorums::{ClientError, PlacementError, QuorumPort, Report, ReportAnswer};
+use crate::quorums::{ClientError, PlacementError, QuorumPort, Report, ReportAnswer, Speaker};
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Clock, Frame, Protocol, Seams, TaskGroup};
 use crate::storage::Storage;
@@ -83,6 +83,8 @@ pub struct World {
     pub willing: Mutex<Vec<PeerId>>,
     /// Until when the quorum has no primary.
     pub paused_until: Mutex<Option<tokio::time::Instant>>,
+    /// Quorums that are chosen before [`QUORUM`], and have no room.
+    pub full: Mutex<BTreeSet<QuorumId>>,
     pub commands: Mutex<u64>,
     /// Queries and watches.
     pub questions: Mutex<u64>,
@@ -234,7 +236,11 @@ impl FakeQuorums {
 
 impl ObjectPlacement for FakeQuorums {
     fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>> {
-        Box::pin(async { Ok(QUORUM) })
+        let full = self.world.full.lock().first().copied();
+        Box::pin(async move { Ok(full.unwrap_or(QUORUM)) })
+    }
+    fn record_full(&self, quorum: QuorumId) {
+        self.world.full.lock().remove(&quorum);
     }
     fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
         let near = self.world.willing.lock().len();
@@ -245,14 +251,17 @@ impl ObjectPlacement for FakeQuorums {
 impl QuorumPort for FakeQuorums {
     fn propose(
         &self,
-        _quorum: QuorumId,
+        quorum: QuorumId,
         command: Command,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+    ) -> BoxFuture<'static, Result<(CommandReply, Speaker), ClientError>> {
         let (ready, world, here) = (self.ready(deadline), self.world.clone(), self.here);
         Box::pin(async move {
             ready.await?;
-            world.propose(here, command)
+            if quorum != QUORUM {
+                return Err(ClientError::Rejected(Rejection::Full { what: "objects".to_owned(), limit: 0 }));
+            }
+            Ok((world.propose(here, command)?, Speaker { peer: peer(0), voters: vec![peer(0)] }))
         })
     }
     fn query(
@@ -301,7 +310,7 @@ impl QuorumPort for FakeQuorums {
         let watching = async move {
             loop {
                 match until.judge(&world.state.lock().0, job) {
-                    Some(Watched::Met(record)) => return Ok(record),
+                    Some(Watched::Met(met)) => return Ok(met.record),
                     Some(Watched::Unknown) => return Err(Rejection::UnknownJob { job }.into()),
                     None => (),
                 }
@@ -393,6 +402,7 @@ impl Cluster {
             leases: Mutex::default(),
             willing: Mutex::new((0..nodes).map(peer).collect()),
             paused_until: Mutex::default(),
+            full: Mutex::default(),
             commands: Mutex::default(),
             questions: Mutex::default(),
             suspected: Mutex::default(),

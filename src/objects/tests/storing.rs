@@ -3,9 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quorate_protocols::ids::QuorumId;
 use quorate_protocols::liveness::patience::REPEAT_MIN;
 use quorate_protocols::object::{HolderShortage, Profile};
 use quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX;
+use quorate_protocols::quorum::Rejection;
 
 use super::*;
 use crate::objects::PutPhase;
@@ -26,6 +28,22 @@ async fn what_is_put_on_one_node_reads_back_on_another() {
     assert_eq!(holders.len(), 6);
     cluster.settle().await;
     assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content);
+}
+
+/// Goal: a quorum that has no room, be it in its owner's share, costs a put nothing but a question, unless the user
+/// named that quorum.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_without_room_is_passed_over_for_another() {
+    let cluster = Cluster::start(7).await;
+    let full = [QuorumId([8; 16]), QuorumId([9; 16])];
+    cluster.world.full.lock().extend(full);
+    let content = content(5_000);
+    let outcome = put(&cluster, &cluster.nodes[0], known(&content), &content).await.unwrap();
+    assert_eq!(outcome.object.quorum, cluster::QUORUM);
+    assert!(cluster.world.full.lock().is_empty(), "those that refused are not chosen again");
+    let named = PutRequest { quorum: Some(full[0]), ..known(&content) };
+    let refused = put(&cluster, &cluster.nodes[0], named, &content).await.unwrap_err();
+    assert!(matches!(refused, PutError::Client(ClientError::Rejected(Rejection::Full { .. }))), "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -96,8 +96,8 @@ async fn what_holds_already_and_what_is_unknown_is_answered_at_once() {
     let unknown = JobId { local: [9; 16], ..JOB };
     let answer = world.ask(2, request(1, &[(1, JOB), (2, unknown), (3, OTHER)])).await.unwrap();
     let WatchAnswer::Update { met, .. } = answer else { panic!("{answer:?}") };
-    let [(EntryId(1), Watched::Met(record)), (EntryId(2), Watched::Unknown)] = &met[..] else { panic!("{met:?}") };
-    assert_eq!(record.state, RunState::Cancelled);
+    let [(EntryId(1), Watched::Met(met)), (EntryId(2), Watched::Unknown)] = &met[..] else { panic!("{met:?}") };
+    assert_eq!(met.record.state, RunState::Cancelled);
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 

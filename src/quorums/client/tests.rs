@@ -28,7 +28,7 @@ fn client_believing(
     knowledge: Arc<Known>,
     quorums: Arc<dyn LocalQuorums>,
 ) -> QuorumClient {
-    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    let primary = Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default())));
     let requests = RequestServer { this_node: net.local_peer(), authority: Authority::default(), primary };
     let Seams { entropy, tasks, .. } = seams(1);
     QuorumClient::new(ClientParts { net, quorums, knowledge, standings, entropy, requests, tasks })
@@ -54,9 +54,11 @@ async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
     let net = ScriptedNet::new(peer(9), |to, _, _| if to == peer(3) { done() } else { not_primary(3) });
     let known = Known::with_members(&[member(1), member(2), member(3)]);
     let client = client(net.clone(), known.clone(), no_quorums());
+    let speaker = Speaker { peer: peer(3), voters: vec![peer(3)] };
     assert_eq!(
         client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap(),
-        CommandReply::Done
+        (CommandReply::Done, speaker),
+        "the word is the primary's, and not that of the backup that named it"
     );
     assert_eq!(net.asked(), [peer(1), peer(3)]);
     assert_eq!(known.learnt.lock().len(), 1, "the directory learns what the backup said");
@@ -281,8 +283,9 @@ async fn a_leading_member_is_asked_in_process() {
     let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
     let quorum = Arc::new(ScriptedQuorum::leading(9));
     let client = client(net, Arc::default(), Quorums::of(quorum.clone()));
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
+    let (_, speaker) = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(*quorum.proposed.lock(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
+    assert_eq!(speaker.peer, peer(9));
 }
 
 /// Goal: what a member refuses a peer, it refuses its own node, in the same words.

@@ -24,7 +24,7 @@ use crate::quorums::authority::Authority;
 use crate::seams::Reply;
 use crate::seams::Reservation;
 use crate::testing::quorums::{
-    NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams,
+    Known, NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams,
 };
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
@@ -39,7 +39,7 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
-    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    let primary = Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default())));
     let requests_server = RequestServer { this_node: peer(1), authority, primary };
     let service = JobService { net: net.clone(), quorums, requests: requests_server, sources: Arc::new(NoSources) };
     let handling = service.start(&seams(1).tasks, receiver);

@@ -19,7 +19,9 @@ use super::*;
 use crate::primary::{DriverMetrics, PrimaryServices, WorkerHeartbeats};
 use crate::seams::Reply;
 use crate::seams::Reservation;
-use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams};
+use crate::testing::quorums::{
+    Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, key, member, peer, seams,
+};
 use crate::testing::standings::Believed;
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
@@ -41,7 +43,7 @@ fn world() -> World {
     let quorum = StateQuorum::new(1);
     let (requests, receiver) = mpsc::channel(16);
     let quorums = Arc::new(StateQuorums(quorum.clone()));
-    let primary = PrimaryServices::new(quorums);
+    let primary = PrimaryServices::new(quorums, Arc::new(Known::default()));
     let (heartbeats, metrics) = (primary.wait_reasons.heartbeats().clone(), primary.metrics.clone());
     TaskService { net: net.clone(), primary: Arc::new(primary), standings: Believed::all_but([]), worker: None }
         .start(&seams(1).tasks, receiver);
@@ -157,7 +159,10 @@ async fn a_worker_takes_orders_from_voters_of_the_quorum_alone() {
     let worker = Arc::new(Obedient::default());
     let service = TaskService {
         net: ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable),
-        primary: Arc::new(PrimaryServices::new(Arc::new(StateQuorums(StateQuorum::new(1))))),
+        primary: Arc::new(PrimaryServices::new(
+            Arc::new(StateQuorums(StateQuorum::new(1))),
+            Arc::new(Known::default()),
+        )),
         standings: Believed::all_but([stranger]),
         worker: Some(worker.clone()),
     };

@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::future::BoxFuture;
 use quorate_protocols::ids::{LogIndex, MemberId};
 use quorate_protocols::job::limits::{MESSAGE_BYTES_MAX, WATCH_PAUSE_MIN};
 use quorate_protocols::job::{JobSpec, RunState, StoreSpec};
@@ -52,7 +53,7 @@ impl Primary {
         Self::of(quorum, seams)
     }
     fn of(quorum: Arc<StateQuorum>, seams: Seams) -> Self {
-        let services = PrimaryServices::new(Arc::new(StateQuorums(quorum.clone())));
+        let services = PrimaryServices::new(Arc::new(StateQuorums(quorum.clone())), Arc::new(Known::default()));
         services.start_watches(&seams.tasks, quorum.events());
         let primary = Arc::new(services.clone());
         let requests = RequestServer { this_node: peer(1), authority: Authority::default(), primary };
@@ -81,7 +82,7 @@ fn request_in(frame: &Frame) -> WatchRequest {
 fn client(net: Arc<ScriptedNet>, members: &[MemberId]) -> QuorumClient {
     let Seams { entropy, tasks, .. } = seams(9);
     let (quorums, knowledge) = (Arc::new(Quorums::default()), Known::with_members(members));
-    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    let primary = Arc::new(PrimaryServices::new(quorums.clone(), Arc::new(Known::default())));
     let requests = RequestServer { this_node: peer(9), authority: Authority::default(), primary };
     let standings = Believed::all_but([]);
     QuorumClient::new(ClientParts { net, quorums, knowledge, standings, entropy, requests, tasks })
@@ -94,7 +95,7 @@ fn answer_watch(met: Vec<(EntryId, Watched)>, refused: Vec<EntryId>) -> Reaction
 /// All entries of the request are met, as this state has their job.
 fn met(state: &StateQuorum, request: &WatchRequest) -> Reaction {
     let record = |job: JobId| state.read(|state| state.jobs().get(&job).unwrap().clone());
-    let answer = |entry| Watched::Met(Box::new(record(request.job(entry))));
+    let answer = |entry| Watched::Met(Met { record: Box::new(record(request.job(entry))), outputs: None });
     answer_watch(request.added.iter().map(|entry| (entry.id, answer(entry))).collect(), Vec::new())
 }
 
@@ -108,7 +109,7 @@ async fn however_many_wait_for_however_many_jobs_one_request_is_parked_and_each_
     let started = Instant::now();
     let waiting = jobs.iter().chain(&jobs).map(|job| async {
         let ended = client.watch(*job, Until::Ended, PATIENCE).await.unwrap().expect("it ended in time");
-        (ended.job, ended.state, started.elapsed())
+        (ended.record.job, ended.record.state, started.elapsed())
     });
     let ending = async {
         for (n, job) in jobs.iter().enumerate() {
@@ -129,6 +130,49 @@ async fn however_many_wait_for_however_many_jobs_one_request_is_parked_and_each_
     }
     sleep(2 * LINGER).await;
     assert_eq!((client.watches_open(), primary.services.watches().held()), ((0, 0), (0, 0)));
+}
+
+/// Goal: whoever submits a job and waits for its end waits for one round trip and for the job. Method: each way takes
+/// 50 ms and the commit 40 ms, so that the watch comes before the job is there; then the job ends at once.
+#[tokio::test(start_paused = true)]
+async fn a_watch_beside_its_submit_costs_no_round_trip_of_its_own() {
+    const WAY: Duration = Duration::from_millis(50);
+    const COMMIT: Duration = Duration::from_millis(40);
+    let primary = Primary::new([]);
+    let answering = primary.clone();
+    let net = ScriptedNet::new(peer(9), move |_, _, frame| {
+        let answer: BoxFuture<'static, Frame> = match wire::decode(&frame.head, MESSAGE_BYTES_MAX).unwrap() {
+            JobMessage::Propose { command, .. } => {
+                let primary = answering.clone();
+                Box::pin(async move {
+                    sleep(COMMIT).await;
+                    let reply = primary.quorum.commit(peer(9), command);
+                    primary.quorum.commit(peer(9), Command::Job(JOB, JobCommand::Cancel)).unwrap();
+                    Frame::head(wire::encode(&JobAnswer::Reply(reply)))
+                })
+            }
+            _ => match answering.answer(frame) {
+                Reaction::Later(answer) => answer,
+                Reaction::Answer(_) | Reaction::Unreachable | Reaction::Silent => panic!("it answers in its time"),
+            },
+        };
+        Reaction::Later(Box::pin(async move {
+            sleep(WAY).await;
+            let answer = answer.await;
+            sleep(WAY).await;
+            answer
+        }))
+    });
+    let client = client(net.clone(), &[member(1)]);
+    let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } });
+    let (submit, started) = (Command::submit(&key(9), JOB, spec), Instant::now());
+    let (ended, submitted) =
+        tokio::join!(client.watch(JOB, Until::EndedOnceSubmitted, PATIENCE), client.propose(QUORUM, submit, DEADLINE),);
+    submitted.unwrap();
+    assert_eq!(ended.unwrap().expect("it ended in time").record.state, RunState::Cancelled);
+    let least = WAY + COMMIT + WAY;
+    assert!(started.elapsed() < least + WAY, "{:?}", started.elapsed());
+    assert_eq!(net.asked().len(), 2, "one submit and one watch");
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,6 +327,6 @@ async fn an_end_that_is_none_is_not_believed_and_the_next_member_is_asked() {
     let client = client(net.clone(), &[member(1), member(2)]);
     client.remember_primary(QUORUM, peer(1));
     let ended = client.watch(JOB, Until::Ended, PATIENCE).await.unwrap().expect("member 2 tells the truth");
-    assert_eq!(ended.state, RunState::Cancelled);
+    assert_eq!(ended.record.state, RunState::Cancelled);
     assert_eq!(net.penalised.lock().len(), 1);
 }

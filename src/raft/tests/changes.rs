@@ -103,7 +103,7 @@ async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() 
         let asker = node.member().peer;
         let willing = net.nodes[3..].iter().filter(|other| other.member().peer != asker);
         let willing = willing.map(|other| other.stand_by(asker)).collect();
-        node.host().set_membership_leases(Arc::new(Volunteers(net.world.net(asker), willing)));
+        node.host().set_membership_leases(Arc::new(Volunteers(net.world.net(asker), willing, Distrusted::default())));
     }
     for round in 0..3 {
         net.commit(submit(round)).await.unwrap();
@@ -180,7 +180,11 @@ async fn a_quorum_keeps_standbys_and_takes_its_newcomers_from_them() {
     for (index, node) in net.nodes.iter().enumerate() {
         // Only the first primary can win anybody, and only once.
         let willing = if index == 0 { vec![other.clone()] } else { Vec::new() };
-        node.host().set_membership_leases(Arc::new(Volunteers(net.world.net(node.member().peer), willing)));
+        node.host().set_membership_leases(Arc::new(Volunteers(
+            net.world.net(node.member().peer),
+            willing,
+            Distrusted::default(),
+        )));
     }
     let standbys = |net: &TestNet, index: usize| {
         let mut standbys = net.nodes[index].quorum().view().standbys;
@@ -223,4 +227,110 @@ async fn a_member_tells_what_is_committed() {
         let log = node.group().raft.metrics().borrow().last_log_index.unwrap();
         assert_eq!((view.committed.0, view.applied.0), (log, log));
     }
+}
+
+/// A quorum of the first three nodes, with the other nodes as standbys that are recorded.
+async fn founded_with_trust(nodes: u8) -> (TestNet, Vec<Distrusted>) {
+    let net = TestNet::founded(nodes, 3).await;
+    let distrust: Vec<Distrusted> = net.nodes.iter().map(|_| Distrusted::default()).collect();
+    for (node, distrusted) in net.nodes.iter().zip(&distrust) {
+        let volunteers = Volunteers(net.world.net(node.member().peer), Vec::new(), distrusted.clone());
+        node.host().set_membership_leases(Arc::new(volunteers));
+    }
+    net.commit(submit(0)).await.unwrap();
+    let standbys = usize::from(nodes) - 3;
+    net.until("standbys are recorded", |net| (net.nodes[0].quorum().view().standbys.len() == standbys).then_some(()))
+        .await;
+    (net, distrust)
+}
+
+/// The voters, as whoever leads has them.
+fn voters(net: &TestNet) -> Option<Vec<MemberId>> {
+    net.running().find_map(|node| {
+        let quorum = node.host().quorum(quorum_id())?;
+        let view = quorum.leading().map(|_| quorum.view())?;
+        (view.learners.is_empty() && view.voters.len() == 3).then_some(view.voters)
+    })
+}
+
+/// Goal: a member that is there, and that nobody trusts any more, is replaced after the grace by a standby that is
+/// trusted, and finds that out itself. Method: one of two standbys has lost trust as well.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_not_trusted_any_more_is_replaced_after_the_grace() {
+    let (net, distrust) = founded_with_trust(5).await;
+    let (gone, unfit, fit) = (net.nodes[2].member(), net.nodes[3].member(), net.nodes[4].member());
+    distrust.iter().for_each(|distrusted| distrusted.lock().extend([gone.peer, unfit.peer]));
+    tokio::time::sleep(REPLACE_GRACE / 2).await;
+    assert!(net.nodes[0].quorum().view().voters.contains(&gone), "a clock that is set moves nothing");
+    // Trust that comes back begins the grace anew.
+    distrust.iter().for_each(|distrusted| distrusted.lock().clear());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    distrust.iter().for_each(|distrusted| distrusted.lock().extend([gone.peer, unfit.peer]));
+    tokio::time::sleep(REPLACE_GRACE * 3 / 4).await;
+    assert!(net.nodes[0].quorum().view().voters.contains(&gone));
+    net.until("the trusted standby votes", |net| {
+        let voters = voters(net)?;
+        assert!(!voters.contains(&unfit));
+        (voters.contains(&fit) && !voters.contains(&gone)).then_some(())
+    })
+    .await;
+    net.until("the old member leaves", |net| net.nodes[2].host().quorums().is_empty().then_some(())).await;
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[0, 1, 4]).await;
+    // Trusted again, it is not fetched back.
+    distrust.iter().for_each(|distrusted| distrusted.lock().clear());
+    tokio::time::sleep(3 * REPLACE_GRACE).await;
+    assert!(voters(&net).is_some_and(|voters| voters.contains(&fit) && !voters.contains(&gone)));
+}
+
+/// Goal: a primary that the others do not trust any more gives way to one of them, which replaces it; it does nothing
+/// for that itself.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_a_majority_does_not_trust_any_more_is_replaced() {
+    let (net, distrust) = founded_with_trust(4).await;
+    let (old, fit) = (net.nodes[0].member(), net.nodes[3].member());
+    assert_eq!(net.nodes[1].quorum().view().primary, Some(old));
+    distrust[1..].iter().for_each(|distrusted| distrusted.lock().extend([old.peer]));
+    net.until("the old primary is no member", |net| {
+        let voters = voters(net)?;
+        (voters.contains(&fit) && !voters.contains(&old)).then_some(())
+    })
+    .await;
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[1, 2, 3]).await;
+}
+
+/// Goal: where lists differ nothing moves back and forth: what one voter alone does not trust stays, and leads.
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_alone_distrusts_the_primary_changes_nothing() {
+    let (net, distrust) = founded_with_trust(4).await;
+    let old = net.nodes[0].member();
+    distrust[1].lock().insert(old.peer);
+    let before = (voters(&net), net.nodes[0].quorum().term());
+    tokio::time::sleep(10 * REPLACE_GRACE).await;
+    net.commit(submit(1)).await.unwrap();
+    assert_eq!((voters(&net), net.nodes[0].quorum().term()), before);
+    assert_eq!(net.nodes[1].quorum().view().primary, Some(old));
+    net.converged(&[0, 1, 2]).await;
+}
+
+/// Goal: a voter signs for no newcomer that it does not trust, so that a primary alone takes nobody in; and once it
+/// does, the change is made. Method: one of three members dies, so that both others must sign.
+#[tokio::test(start_paused = true)]
+async fn a_voter_signs_for_no_newcomer_that_it_does_not_trust() {
+    let (mut net, distrust) = founded_with_trust(4).await;
+    let (lost, newcomer) = (net.nodes[2].member(), net.nodes[3].member());
+    distrust[1].lock().insert(newcomer.peer);
+    net.crash(2);
+    tokio::time::sleep(5 * REPLACE_GRACE).await;
+    let view = net.nodes[0].quorum().view();
+    assert!(view.voters.contains(&lost) && !view.voters.contains(&newcomer), "{view:?}");
+    distrust[1].lock().clear();
+    net.until("the newcomer votes", |net| {
+        let voters = voters(net)?;
+        (voters.contains(&newcomer) && !voters.contains(&lost)).then_some(())
+    })
+    .await;
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[0, 1, 3]).await;
 }

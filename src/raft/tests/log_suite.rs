@@ -13,6 +13,7 @@ use quorate_testkit::conformance::Machine;
 
 use super::*;
 use crate::raft::log_store::{LastFault, LogStore, Trees};
+use crate::raft::own_sync::OwnSync;
 use crate::raft::rollback_guard::RollbackGuard;
 use crate::raft::types::{Entry, LogId, Vote};
 use crate::seams::Disk;
@@ -21,7 +22,13 @@ use crate::storage::test_machine::SledMachine;
 /// The store that the suite is for.
 fn open(disk: Disk) -> LogStore {
     let guard = RollbackGuard::new(disk.files.clone(), quorum_id(), member(1), None);
-    LogStore::new(Storage::start(disk), Trees::of(quorum_id()), guard, LastFault::default())
+    LogStore::new(
+        Storage::start(disk),
+        Trees::of(quorum_id()),
+        guard,
+        OwnSync::new(Some(member(1))),
+        LastFault::default(),
+    )
 }
 
 fn member(number: u8) -> MemberId {

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{Attempt, LogIndex};
 use quorate_protocols::quorum::StoreCommand;
-use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX, PROPOSER_BYTES_BURST};
+use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX, PROPOSER_RATES};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 use super::*;
@@ -126,7 +126,7 @@ async fn a_peer_that_proposes_without_end_is_told_to_wait_and_no_other_is() {
         }
     };
     assert!(matches!(refused, QuorumError::TooFast { by, .. } if by == greedy), "{refused:?}");
-    assert!(taken as u64 * (COMMAND_BYTES_MAX as u64 / 2) >= PROPOSER_BYTES_BURST / 2, "{taken} were taken");
+    assert!(taken as u64 * (COMMAND_BYTES_MAX as u64 / 2) >= PROPOSER_RATES.bytes_burst / 2, "{taken} were taken");
     assert!(flood(other).await.is_ok() && flood(own).await.is_ok());
     assert_eq!(node.host().metrics().refused_fast.get(), 1);
     tokio::time::sleep(Duration::from_secs(1)).await;

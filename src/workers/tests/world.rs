@@ -39,7 +39,7 @@ use crate::approver::EndedLease;
 use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::quorums::ports::LocalTasks;
-use crate::quorums::{ClientError, QuorumPort, Report, ReportAnswer};
+use crate::quorums::{ClientError, QuorumPort, Report, ReportAnswer, Speaker};
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Seams, TaskGroup};
 use crate::storage::Storage;
@@ -223,7 +223,7 @@ impl QuorumPort for FakePort {
         _: QuorumId,
         command: Command,
         _: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+    ) -> BoxFuture<'static, Result<(CommandReply, Speaker), ClientError>> {
         panic!("no worker proposes {command:?}")
     }
     fn watch(

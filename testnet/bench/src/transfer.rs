@@ -55,7 +55,7 @@ impl Contents {
         let (mut file, content, mut number) = (File::open(path)?, self.next_stamp(), 0);
         Ok(std::iter::from_fn(move || {
             let mut block = Vec::with_capacity(BLOCK_BYTES);
-            if let Err(error) = file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block) {
+            if let Err(error) = (&mut file).take(BLOCK_BYTES as u64).read_to_end(&mut block) {
                 return Some(Err(error));
             }
             stamp(&mut block, &content, number);

@@ -367,7 +367,7 @@ impl World {
         let name = format!("{command:?}");
         self.transcript.line(index, format_args!("asks for {name}"));
         running.tasks.spawn(async move {
-            let result = node.jobs().propose(quorum, command, CALL_PATIENCE).await;
+            let result = node.jobs().propose(quorum, command, CALL_PATIENCE).await.map(|(reply, _)| reply);
             transcript.line(index, format_args!("{name}: {result:?}"));
             judge(result)
         })
@@ -404,7 +404,7 @@ impl World {
         let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
         let (node, transcript) = (running.node.clone(), self.transcript.clone());
         running.tasks.spawn(async move {
-            let result = node.jobs().watch(job, until, patience).await;
+            let result = node.jobs().watch(job, until, patience).await.map(|met| met.map(|met| met.record));
             let judged = judge(&result);
             transcript.line(index, format_args!("{job:?} {until:?}: {judged:?}"));
             judged

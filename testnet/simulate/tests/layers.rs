@@ -54,6 +54,7 @@ const LIBRARIES: &[Row] = &[
     // The core does not know how its state is shown.
     ("utoipa", "api http"),
     ("wasmtime", "modules src"),
+    ("yamux", "src"),
 ];
 
 /// The rooms of the node that the crates above it import.
@@ -108,6 +109,7 @@ const CORE: &[Row] = &[
     ("shared_map", ""),
     ("text", ""),
     ("ids", "text"),
+    ("budget", "ids"),
     ("units", ""),
     ("capacity", "engine text units"),
     ("wire", ""),
@@ -118,7 +120,7 @@ const CORE: &[Row] = &[
     ("approval", "backoff capacity ids liveness membership wire"),
     ("admission", "approval ids wire"),
     ("certificate", "approval ids membership shared_map wire"),
-    ("directory", "admission approval capacity engine ids liveness membership wire"),
+    ("directory", "admission approval budget capacity engine ids liveness membership wire"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
     ("task", "approval backoff capacity engine ids shared_map text wire"),
@@ -127,8 +129,8 @@ const CORE: &[Row] = &[
     ("upload", "approval ids job object piece"),
     (
         "quorum",
-        "approval backoff capacity certificate engine ids job liveness membership object piece shared_map task text \
-         trigger units wire",
+        "approval backoff budget capacity certificate engine ids job liveness membership object piece shared_map task \
+         text trigger units wire",
     ),
 ];
 
@@ -143,7 +145,6 @@ const QUORUM: &[Row] = &[
     ("level", ""),
     ("limits", ""),
     ("message", ""),
-    ("budget", "limits"),
     ("chunks", "limits"),
     ("claims", "limits"),
     ("door", "limits"),
@@ -158,7 +159,7 @@ const QUORUM: &[Row] = &[
     ("objects", "check chunks claims command duty event jobs limits object reply uses"),
     ("tasks", "check chunks command duty event jobs reply shares"),
     ("triggers", "check chunks duty jobs reply shares"),
-    ("state", "clock jobs limits objects tasks triggers uses"),
+    ("state", "clock jobs limits objects reply tasks triggers uses"),
     ("duties", "duty state"),
     ("fires", "command event reply state"),
     ("invariants", "check limits state"),
@@ -170,10 +171,9 @@ const QUORUM: &[Row] = &[
     ("authority", "author command entry rights state"),
     ("precheck", "command entry reply state"),
     ("request", "clock entry object reply uses watch"),
-    ("reading", "authority request rights state watch"),
+    ("reading", "authority object request rights state watch"),
     ("steps", "check entry reply state"),
     ("queries", "object request state"),
-    ("redaction", "object request watch"),
 ];
 
 /// `Result<_, String>` in code that is no test: an error that nothing but a person can tell from another. May only

@@ -16,6 +16,7 @@ use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
+use quorate_protocols::liveness::patience::COMMIT_DEADLINE;
 use quorate_protocols::piece::limits::STALL;
 use quorate_protocols::quorum::CommandReply;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
@@ -181,8 +182,8 @@ impl Calm {
         for (what, mut took) in [("puts", puts), ("jobs", jobs)] {
             took.sort_unstable();
             // A lost message costs a repetition of its question, and a lost piece the time after which its holder
-            // counts as stalled.
-            let longest = 2 * self.bound() + Duration::from_secs(2) + STALL;
+            // counts as stalled. Where the repetition is lost as well, the question ends at its deadline.
+            let longest = 2 * self.bound() + Duration::from_secs(2) + STALL + COMMIT_DEADLINE;
             if took[THINGS / 2] > self.bound() || took[THINGS - 1] > longest {
                 failed.push(format!("{}: {what} {took:?} of {:?}", self.links, self.bound()));
             }

@@ -39,7 +39,7 @@ impl QuorumState {
         for (delivery, found) in matches() {
             self.on_event(emitter, delivery, found, events);
         }
-        let (now, stamp) = (self.time, self.wall());
+        let now = self.time;
         // A repeat says again what was lost.
         let lost = if reaches > known { lost } else { 0 };
         let reaches = known.max(reaches);
@@ -47,16 +47,34 @@ impl QuorumState {
         if lost > 0 {
             let jobs: Vec<_> = self.triggers.listening().copied().collect();
             for job in jobs {
-                let cause = Cause::Event(SeenId([0; 16]));
-                self.write_row(
-                    job,
-                    cause,
-                    Fired::Skipped { last: stamp, count: lost, reason: SkipReason::Lost },
-                    events,
-                );
+                self.count_lost(job, lost, events);
             }
         }
         Ok(CommandReply::Delivered { reaches })
+    }
+
+    /// Records that events were lost, of which nobody can tell whether they were for the trigger. They are counted in
+    /// the row of others that were lost, whoever emitted those: nobody's word that something was lost takes the places
+    /// of fires in the list.
+    fn count_lost(&mut self, job: JobId, lost: u64, events: &mut Vec<Event>) {
+        let now = self.wall();
+        let counted = self.with_trigger(job, |run| {
+            let mut recent = run.fires.iter_mut().rev().take_while(|row| now.since(row.at) < LOST_ROW_SPAN);
+            recent.find_map(|row| match &mut row.what {
+                Fired::Skipped { last, count, reason: SkipReason::Lost } => {
+                    (*last, *count) = (now, count.saturating_add(lost));
+                    Some(row.clone())
+                }
+                _ => None,
+            })
+        });
+        match counted.flatten() {
+            Some(row) => events.push(Event::Fired { job, row }),
+            None => {
+                let what = Fired::Skipped { last: now, count: lost, reason: SkipReason::Lost };
+                self.write_row(job, Cause::Event(SeenId([0; 16])), what, events);
+            }
+        }
     }
 
     /// Refuses a delivery that the quorum has no room for, before any of it is taken.

@@ -33,6 +33,7 @@ use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit};
 use bytes::Bytes;
 
+mod emitters;
 mod histories;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -523,6 +524,7 @@ fn a_stream_of_events_fires_when_it_rests_and_not_for_ever_later() {
 fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
     let mut quorum = Quorum::new();
     quorum.submit(1, on_event(|_| ()));
+    let bell = quorum.submit(2, TriggerSpec::new(When::Event(EventSpec::new("bell"))));
     let event = |sequence: u64| Delivery {
         sequence,
         event: event(Some(&sequence.to_string()), "0"),
@@ -552,6 +554,18 @@ fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
     quorum.state.check_invariants().unwrap();
     let (_, run) = quorum.state.trigger(job(1)).unwrap();
     assert_eq!(run.live.len(), RUNS_LIVE_MAX, "the others were skipped, and recorded so");
+    // Another trigger has room.
+    let Delivery { event: rung, .. } = event(sequence + 1);
+    let matches = vec![Match { job: bell, fault: None }];
+    sequence += 1;
+    let command = Command::Trigger(TriggerCommand::Deliver {
+        emitter: EMITTER,
+        follows: sequence - 1,
+        reaches: sequence,
+        lost: 0,
+        deliveries: vec![Delivery { sequence, event: Emitted { name: "bell".to_owned(), ..rung }, matches }],
+    });
+    assert_eq!(quorum.apply(command), Ok(CommandReply::Delivered { reaches: sequence }));
     // Later the windows have passed, and the same delivery is taken.
     quorum.now += DEDUPE_WINDOW_DEFAULT.as_millis() as u64 + SECOND;
     let command = Command::Trigger(TriggerCommand::Deliver {
@@ -699,6 +713,17 @@ fn ten_thousand_triggers_fire_in_one_second() {
         JobSpec::Triggered(Box::new(spec)),
     ));
     assert!(matches!(refused, Err(Rejection::Full { limit: TRIGGERS_MAX, .. })), "{refused:?}");
+    // With one gone of the other owner's there is room, and none of it is the first owner's.
+    let other = PeerId(keys[1].verifying_key().to_bytes());
+    quorum.apply_by(other, Command::Job(ids[1], JobCommand::Cancel)).unwrap();
+    let submit = |key: &SigningKey| {
+        let spec = TriggeredSpec::new(TriggerSpec::new(When::Event(EventSpec::new("bell"))), work());
+        let id = JobId { quorum: QUORUM, local: [254; 16] };
+        Command::submit(key, id, JobSpec::Triggered(Box::new(spec)))
+    };
+    let refused = quorum.apply(submit(&keys[0]));
+    assert!(matches!(refused, Err(Rejection::Full { limit: OWNER_TRIGGERS_MAX, .. })), "{refused:?}");
+    quorum.apply_by(other, submit(&keys[1])).unwrap();
 }
 
 /// Goal: the timed triggers of one owner fire so often together, and no oftener; those of another have their own share.
@@ -719,6 +744,9 @@ fn the_timed_fires_of_one_owner_have_a_rate() {
         limit: OWNER_FIRES_PER_SECOND_MAX as usize,
     };
     assert_eq!(quorum.apply(submit(most)), Err(full));
+    let (other, spec) = (SigningKey::from_bytes(&[77; 32]), TriggeredSpec::new(often(), work()));
+    let theirs = Command::submit(&other, job(most + 2), JobSpec::Triggered(Box::new(spec)));
+    quorum.apply_by(PeerId(other.verifying_key().to_bytes()), theirs).unwrap();
     // Events are counted where they come from.
     quorum.submit(most + 1, TriggerSpec::new(When::Event(EventSpec::new("bell"))));
     quorum.apply(Command::Job(job(0), JobCommand::Cancel)).unwrap();

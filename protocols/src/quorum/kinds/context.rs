@@ -8,7 +8,6 @@ use crate::job::kind::Run;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
 use crate::quorum::event::Event;
-use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::quorum::objects::commit::{Commit, Committed};
 use crate::quorum::reply::Rejection;
 use crate::quorum::state::QuorumState;
@@ -237,12 +236,10 @@ pub(in crate::quorum) struct RunObjectsCx<'s> {
 }
 
 impl RunObjectsCx<'_> {
-    /// Bytes of piece hashes for which there is room, for the owner of the run. Live runs of one owner have at most
-    /// half of all there is; its objects are counted one by one.
-    pub(in crate::quorum) fn hash_room(&self) -> usize {
+    /// Refuses so many bytes more of piece hashes than the run has already, in the quorum or for the owner of the run.
+    pub(in crate::quorum) fn check_hash_room(&self, more: usize) -> Result<(), Rejection> {
         let owner = self.state.jobs.get(&self.job).map(|record| record.owner).unwrap_or_default();
-        let own = (HASH_BYTES_MAX / 2).saturating_sub(self.state.jobs.hash_bytes_of_owner(owner));
-        self.state.hash_room().min(own)
+        self.state.check_hash_room(owner, more)
     }
 
     /// Makes an object of sealed columns, or adds a claim to the one that is there already.

@@ -84,7 +84,7 @@ impl Kind for Counter {
     }
 
     fn weight(_: &CounterSpec, spec_bytes: usize) -> Weight {
-        Weight { tasks: 0, bytes: spec_bytes }
+        Weight { bytes: spec_bytes, ..Weight::default() }
     }
 
     fn new_run(view: RunView<'_>, spec: &CounterSpec, _: PeerId) -> CounterRun {

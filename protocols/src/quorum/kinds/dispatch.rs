@@ -409,9 +409,15 @@ impl QuorumState {
         work: &WorkSpec,
         spec_bytes: usize,
     ) -> Result<(), Rejection> {
-        let Weight { tasks, bytes } = work.weight(spec_bytes);
+        let Weight { tasks, bytes, object } = work.weight(spec_bytes);
         if tasks > 0 {
             self.tasks.check_tasks(owner, tasks)?;
+        }
+        if let Some(hash_bytes) = object {
+            // Looked at again when it is committed. Here, so that nothing is uploaded in vain.
+            self.objects.check_object_room()?;
+            self.objects.check_owner_room(owner)?;
+            self.check_hash_room(owner, hash_bytes)?;
         }
         match bytes {
             0 => Ok(()),

@@ -156,6 +156,8 @@ pub(in crate::quorum) struct Weight {
     pub tasks: usize,
     /// Bytes of specifications and outputs, which members keep in memory and in snapshots.
     pub bytes: usize,
+    /// The object that it makes, with bytes of piece hashes; `None` when it makes none.
+    pub object: Option<usize>,
 }
 
 /// A command that only one kind has.

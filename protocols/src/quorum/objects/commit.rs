@@ -19,8 +19,7 @@ use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
 use crate::quorum::claims::{Claim, Claims};
 use crate::quorum::event::Event;
-use crate::quorum::jobs::check_room;
-use crate::quorum::limits::{OBJECTS_MAX, OWNER_OBJECTS_MAX, OWNERS_MAX};
+use crate::quorum::limits::OWNERS_MAX;
 use crate::quorum::object::{ObjectRecord, ObjectState};
 use crate::quorum::reply::Rejection;
 use crate::quorum::reply::invalid;
@@ -58,10 +57,10 @@ impl CatalogCx<'_> {
             return Err(Rejection::Full { what: "owners of this object".to_owned(), limit: OWNERS_MAX });
         }
         if !self.objects.contains_key(&hash) {
-            check_room("objects", self.objects.len() + 1, OBJECTS_MAX)?;
+            self.objects.check_object_room()?;
         }
         if existing.is_none_or(|object| object.claims.of(owner).next().is_none()) {
-            check_room("objects of one owner", self.objects.claimed_by(&owner) + 1, OWNER_OBJECTS_MAX)?;
+            self.objects.check_owner_room(owner)?;
         }
         // Nothing is refused from here on.
         let owed = commit.columns.iter().filter(|column| column.grant.is_none()).count();

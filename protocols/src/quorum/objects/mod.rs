@@ -18,9 +18,10 @@ use super::claims::ClaimSelector;
 use super::command::ObjectCommand;
 use super::duty::Duty;
 use super::event::Event;
-use super::jobs::{JobBook, set_member};
+use super::jobs::{JobBook, check_room, set_member};
+use super::limits::{OBJECTS_MAX, OWNER_OBJECTS_MAX};
 use super::object::{ObjectRecord, ObjectState};
-use super::reply::Applied;
+use super::reply::{Applied, Rejection};
 use super::uses::Uses;
 use crate::ids::{ManifestHash, Millis, PeerId, PieceIndex};
 use crate::job::store::ColumnState;
@@ -42,27 +43,39 @@ struct ObjectIndex {
     /// Live objects with a column to confirm, to repair or under repair.
     with_duties: BTreeSet<ManifestHash>,
     manifest_bytes: usize,
-    /// Owners with a claim on each object, and how many objects each owner has one on.
-    claimants: BTreeMap<ManifestHash, BTreeSet<PeerId>>,
-    claimed: BTreeMap<PeerId, usize>,
+    /// Owners with a claim on each object, beside the bytes of its manifest; and what each owner has a claim on.
+    claimants: BTreeMap<ManifestHash, (BTreeSet<PeerId>, usize)>,
+    claimed: BTreeMap<PeerId, Claimed>,
+}
+
+/// What an owner has a claim on: objects, and the bytes of their manifests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Claimed {
+    objects: usize,
+    manifest_bytes: usize,
 }
 
 impl ObjectIndex {
-    fn set_claimants(&mut self, manifest: ManifestHash, owners: BTreeSet<PeerId>) {
-        if self.claimants.get(&manifest).map_or(owners.is_empty(), |before| *before == owners) {
+    /// `bytes` are those of the object's manifest, which never change.
+    fn set_claimants(&mut self, manifest: ManifestHash, owners: BTreeSet<PeerId>, bytes: usize) {
+        if self.claimants.get(&manifest).map_or(owners.is_empty(), |(before, _)| *before == owners) {
             return;
         }
         for owner in &owners {
-            *self.claimed.entry(*owner).or_default() += 1;
+            let claimed = self.claimed.entry(*owner).or_default();
+            claimed.objects += 1;
+            claimed.manifest_bytes += bytes;
         }
         let before = match owners.is_empty() {
             true => self.claimants.remove(&manifest),
-            false => self.claimants.insert(manifest, owners),
+            false => self.claimants.insert(manifest, (owners, bytes)),
         };
-        for owner in before.into_iter().flatten() {
+        let (before, bytes) = before.unwrap_or_default();
+        for owner in before {
             if let Some(claimed) = self.claimed.get_mut(&owner) {
-                *claimed -= 1;
-                if *claimed == 0 {
+                claimed.objects -= 1;
+                claimed.manifest_bytes -= bytes;
+                if claimed.objects == 0 {
                     self.claimed.remove(&owner);
                 }
             }
@@ -148,7 +161,7 @@ impl Catalog {
         if let Some(object) = self.records.remove(&manifest) {
             self.index.by_age.remove(&(object.created_at, manifest));
         }
-        self.index.set_claimants(manifest, BTreeSet::new());
+        self.index.set_claimants(manifest, BTreeSet::new(), 0);
     }
 
     /// Stamps of a future that did not come become the moment of the correction.
@@ -181,12 +194,27 @@ impl Catalog {
         });
         set_member(&mut self.index.with_duties, manifest, with_duties);
         let claims = self.records.get(&manifest).map(|object| object.claims.iter().map(|claim| claim.owner).collect());
-        self.index.set_claimants(manifest, claims.unwrap_or_default());
+        let bytes = self.manifests.get(&manifest).map_or(0, Bytes::len);
+        self.index.set_claimants(manifest, claims.unwrap_or_default(), bytes);
     }
 
-    /// Objects on which the owner has a claim.
-    fn claimed_by(&self, owner: &PeerId) -> usize {
-        self.index.claimed.get(owner).copied().unwrap_or(0)
+    fn claimed_by(&self, owner: PeerId) -> Claimed {
+        self.index.claimed.get(&owner).copied().unwrap_or_default()
+    }
+
+    /// Bytes of the manifests of the objects on which the owner has a claim.
+    pub(super) fn manifest_bytes_of_owner(&self, owner: PeerId) -> usize {
+        self.claimed_by(owner).manifest_bytes
+    }
+
+    /// Room for one more object on which this owner has a claim.
+    pub(super) fn check_owner_room(&self, owner: PeerId) -> Result<(), Rejection> {
+        check_room("objects of one owner", self.claimed_by(owner).objects + 1, OWNER_OBJECTS_MAX)
+    }
+
+    /// Room for one more object.
+    pub(super) fn check_object_room(&self) -> Result<(), Rejection> {
+        check_room("objects", self.len() + 1, OBJECTS_MAX)
     }
 
     fn with_duties(&self) -> impl Iterator<Item = (ManifestHash, &ObjectRecord)> {

@@ -1,8 +1,11 @@
 //! Jobs that compute: scenarios by name. Random histories against the invariants are in [`histories`], what
-//! follows when workers refuse in [`refusals`].
+//! follows when workers refuse in [`refusals`], votes on results in [`votes`].
 
 mod histories;
 mod refusals;
+mod shares;
+mod submits;
+mod votes;
 
 use crate::capacity::Capacity;
 use crate::task::spec::Call;
@@ -36,6 +39,7 @@ use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::*;
 use crate::task::table::Blob;
 use crate::task::vote::{ResultReceipt, ResultStatement, Verdict, check_receipts, commitment};
+use votes::{Copies, NONCE};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
 /// The peer whose key is made of 200s: it signs what it submits.
@@ -473,80 +477,6 @@ fn a_program_that_nobody_lists_is_named() {
 }
 
 #[test]
-fn tasks_of_many_jobs_take_turns_by_priority() {
-    let mut quorum = Quorum::new(&[(0, 1)]);
-    quorum.submit(1, BatchSpec { priority: 10, ..spec(300) });
-    quorum.submit(2, BatchSpec { priority: 30, ..spec(300) });
-    let mut counts = BTreeMap::new();
-    for _ in 0..200 {
-        let task = quorum.attempts(0)[0];
-        *counts.entry(task.id.job).or_insert(0u32) += 1;
-        // Slow enough that nothing is given ahead of its turn.
-        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
-        quorum.report(0, task, done("x")).unwrap();
-    }
-    let (low, high) = (counts[&job(1)], counts[&job(2)]);
-    assert!((45..=55).contains(&low) && (145..=155).contains(&high), "{low} and {high}");
-    // A job that comes later waits for its turn, not for the end of the others.
-    quorum.submit(3, spec(1));
-    for _ in 0..4 {
-        let task = quorum.attempts(0)[0];
-        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
-        quorum.report(0, task, done("x")).unwrap();
-    }
-    assert_eq!(quorum.job_state(3), RunState::Succeeded);
-}
-
-/// Goal: owners share the workers, however many jobs one of them has waiting.
-#[test]
-fn tasks_of_owners_take_turns_however_many_jobs_each_has() {
-    let mut quorum = Quorum::new(&[(0, 1)]);
-    (1..=9).for_each(|index| quorum.submit(index, spec(300)));
-    let alone = Command::submit(&key(77), job(10), JobSpec::batch(spec(300)));
-    quorum.apply(peer(77), alone).unwrap();
-    let mut counts = BTreeMap::new();
-    for _ in 0..200 {
-        let task = quorum.attempts(0)[0];
-        *counts.entry(task.id.job).or_insert(0u32) += 1;
-        // Slow enough that nothing is given ahead of its turn.
-        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
-        quorum.report(0, task, done("x")).unwrap();
-    }
-    assert!((90..=110).contains(&counts[&job(10)]), "{counts:?}");
-    // The nine share what is theirs.
-    assert!((1..=9).all(|index| (8..=15).contains(&counts[&job(index)])), "{counts:?}");
-}
-
-/// Goal: nobody waits longer for having the higher id. Method: one slot; before each end comes another job of a lower
-/// id.
-#[test]
-fn who_came_first_is_not_overtaken_by_all_who_come_later() {
-    let mut quorum = Quorum::new(&[(0, 1)]);
-    quorum.submit(100, spec(1));
-    quorum.submit(99, spec(1));
-    for later in (90..99).rev() {
-        quorum.submit(later, spec(1));
-        let task = quorum.attempts(0)[0];
-        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
-        quorum.report(0, task, done("x")).unwrap();
-    }
-    assert_eq!(quorum.job_state(99), RunState::Succeeded);
-    // All of one moment are served before any of the next.
-    assert!((94..99).all(|job| quorum.job_state(job) == RunState::Succeeded));
-}
-
-#[test]
-fn parallelism_and_slots_bound_what_runs_at_once() {
-    let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);
-    quorum.submit(1, BatchSpec { parallelism: 3, ..spec(100) });
-    assert_eq!(quorum.run(1).tasks.tally.running, 3);
-    let update = Command::Job(job(1), JobCommand::Update { priority: None, parallelism: Some(0), resources: None });
-    quorum.control(update).unwrap();
-    assert_eq!(quorum.run(1).tasks.tally.running, 10);
-    assert_eq!((quorum.attempts(0).len(), quorum.attempts(1).len()), (5, 5));
-}
-
-#[test]
 fn a_pause_stops_the_work_and_a_resume_goes_on_from_the_checkpoint() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(1));
@@ -736,198 +666,4 @@ fn a_run_past_its_timeout_fails_wherever_it_is() {
     quorum.submit(2, undoing(1));
     quorum.elapse();
     assert_eq!(quorum.job_state(2), RunState::Failed, "nothing was begun, so nothing is undone");
-}
-
-// ---- verified tasks ----
-
-struct Copies {
-    quorum: Quorum,
-    copies: Vec<(u8, TaskAttempt)>,
-}
-
-const NONCE: Nonce = Nonce([5; 16]);
-
-impl Copies {
-    fn new(workers: u8) -> Self {
-        let slots: Vec<_> = (0..workers).map(|index| (index, 4)).collect();
-        let mut quorum = Quorum::new(&slots);
-        quorum.submit(1, BatchSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..spec(1) });
-        let copies = (0..workers).flat_map(|by| quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
-        Self { quorum, copies }
-    }
-    fn verdict(text: &str) -> Verdict {
-        Verdict::Output(output(text.as_bytes()).digest)
-    }
-    fn commit(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
-        let (by, task) = self.copies[copy];
-        let digest = commitment(task, peer(by), Self::verdict(text), NONCE);
-        self.quorum.report(by, task, TaskResult::Commitment(digest))
-    }
-    fn reveal(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
-        let (by, task) = self.copies[copy];
-        let inputs = self.quorum.state.assignment(task).unwrap().inputs;
-        let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Self::verdict(text) };
-        let receipt = ResultReceipt::sign(&key(by), statement);
-        let (output, bytes) = (Some(output(text.as_bytes())), Some(Bytes::from(text.to_owned())));
-        self.quorum.report(by, task, TaskResult::Reveal { nonce: NONCE, output, bytes, receipt })
-    }
-}
-
-#[test]
-fn copies_commit_before_anybody_shows_and_the_liar_is_named() {
-    let mut world = Copies::new(3);
-    assert_eq!(world.copies.iter().map(|(by, _)| *by).collect::<BTreeSet<_>>().len(), 3, "distinct peers");
-    let (by, task) = world.copies[0];
-    assert!(world.quorum.report(by, task, done("plain")).is_err(), "no result without a commitment");
-    world.commit(0, "true").unwrap();
-    assert!(world.reveal(0, "true").is_err(), "not before all have committed");
-    world.commit(1, "lie").unwrap();
-    assert!(world.quorum.state.reveals_of(peer(by)).is_empty());
-    world.commit(2, "true").unwrap();
-    assert_eq!(world.quorum.state.reveals_of(peer(by)), [task]);
-    assert!(world.reveal(1, "true").is_err(), "nobody shows what it did not commit to");
-    world.reveal(1, "lie").unwrap();
-    world.reveal(0, "true").unwrap();
-    world.reveal(0, "true").unwrap();
-    world.reveal(2, "true").unwrap();
-    assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
-    let record = world.quorum.task(task);
-    let table = &world.quorum.state.tasks.tables[&job(1)];
-    assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("true"));
-    assert_eq!(table.rows().blobs.len(), 1, "what the others showed is forgotten");
-    let receipts: Vec<_> = record.extras.as_ref().unwrap().votes.iter().map(|vote| vote.receipt).collect();
-    let agreement = check_receipts(&receipts, 2).unwrap();
-    assert_eq!(agreement.dissenting, [peer(world.copies[1].0)]);
-}
-
-#[test]
-fn a_copy_without_a_vote_is_replaced_and_a_commitment_holds_no_slot() {
-    let mut world = Copies::new(4);
-    world.commit(0, "true").unwrap();
-    let (by, task) = world.copies[1];
-    world.quorum.report(by, task, failed(ErrorClass::Memory)).unwrap_or(());
-    let classless = world.quorum.report(world.copies[2].0, world.copies[2].1, failed(ErrorClass::Fuel));
-    assert!(classless.is_err(), "a verdict is committed to, not reported");
-    let mut waiting = Copies::new(3);
-    waiting.commit(0, "true").unwrap();
-    let (by, _) = waiting.copies[0];
-    waiting.quorum.submit(2, BatchSpec { parallelism: 1, ..spec(1) });
-    let worker = &waiting.quorum.state.tasks.index.used[&peer(by)];
-    assert_eq!(worker.taken.slots as usize, worker.tasks.len() - 1);
-}
-
-#[test]
-fn a_replacement_is_sought_when_the_policy_allows_it() {
-    let mut world = Copies::new(4);
-    world.commit(0, "true").unwrap();
-    let (by, task) = world.copies[1];
-    world.quorum.report(by, task, failed(ErrorClass::Timeout)).unwrap();
-    let live = &world.quorum.task(task).live;
-    assert_eq!(live.len(), 3);
-    assert!(live.iter().all(|live| live.worker != peer(by)), "another peer has it");
-}
-
-#[test]
-fn rounds_without_agreement_end() {
-    let mut world = Copies::new(3);
-    for _ in 0..ROUNDS_MAX {
-        for (copy, text) in ["a", "b", "c"].into_iter().enumerate() {
-            world.commit(copy, text).unwrap();
-        }
-        for (copy, text) in ["a", "b", "c"].into_iter().enumerate() {
-            world.reveal(copy, text).unwrap();
-        }
-        world.copies =
-            (0..3).flat_map(|by| world.quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
-    }
-    assert_eq!(world.quorum.job_state(1), RunState::Failed);
-    assert!(world.quorum.state.why(job(1)).unwrap().contains("without 2 that agree"));
-}
-
-#[test]
-fn a_copy_that_does_not_show_in_time_has_no_vote() {
-    let mut world = Copies::new(3);
-    (0..3).for_each(|copy| world.commit(copy, "true").unwrap());
-    (0..2).for_each(|copy| world.reveal(copy, "true").unwrap());
-    world.quorum.elapse();
-    assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
-}
-
-// ---- size ----
-
-#[test]
-fn a_wide_job_is_bounded_in_every_way() {
-    let mut quorum = Quorum::new(&[(0, 64)]);
-    let submit = |state: &mut QuorumState, owner: &SigningKey, index: u8, tasks: u32| {
-        let spec = JobSpec::batch(spec(tasks));
-        let by = PeerId(owner.verifying_key().to_bytes());
-        let batch = Batch::at(Millis(1), vec![(by, Command::submit(owner, job(index), spec))]);
-        state.apply(LogIndex(1), &batch).0.replies.remove(0)
-    };
-    let (all, half) =
-        ((TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8, (OWNER_TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8);
-    for index in 0..half {
-        submit(&mut quorum.state, &owner_key(), index, TASKS_PER_STEP_MAX).unwrap();
-    }
-    // One owner has a half, and the next finds the other.
-    let reply = submit(&mut quorum.state, &owner_key(), 99, 1);
-    assert!(matches!(reply, Err(Rejection::Full { limit: OWNER_TASKS_MAX, .. })), "{reply:?}");
-    assert!(quorum.state.room() > 0);
-    for index in half..all {
-        submit(&mut quorum.state, &key(77), index, TASKS_PER_STEP_MAX).unwrap();
-    }
-    let reply = submit(&mut quorum.state, &key(78), 99, 1);
-    assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
-    assert_eq!(quorum.state.room(), 0, "jobs have room, and tasks have none");
-    let chunks = quorum.state.encode_snapshot();
-    let again = QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).unwrap();
-    assert_eq!(again, quorum.state);
-    let bytes: usize = chunks.iter().map(|(_, chunk)| chunk.len()).sum();
-    assert!(bytes < 16 * TASKS_MAX, "{bytes} bytes for {TASKS_MAX} tasks");
-    assert!(quorum.state.duties().len() < 10, "duties do not grow with the tasks");
-}
-
-#[test]
-fn results_beyond_the_records_room_must_be_objects() {
-    let mut quorum = Quorum::new(&[(0, 1)]);
-    quorum.submit(1, spec(2_000));
-    let big = vec![7; OUTPUT_BYTES_MAX];
-    let result = TaskResult::Done { output: output(&big), bytes: Some(Bytes::from(big)) };
-    let mut taken = 0;
-    let refused = loop {
-        let task = quorum.attempts(0)[0];
-        let batch = Batch::at(
-            Millis(1),
-            vec![(
-                peer(0),
-                Command::Task(TaskCommand::Report { reports: vec![Report { task, result: result.clone() }] }),
-            )],
-        );
-        let Ok(CommandReply::Recorded(answers)) = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0) else {
-            panic!()
-        };
-        match &answers[0] {
-            Ok(()) => taken += 1,
-            Err(refusal) => break refusal.clone(),
-        }
-    };
-    assert_eq!(refused, ReportRefusal::RecordFull);
-    assert!(taken * OUTPUT_BYTES_MAX <= OWNER_RECORD_BYTES_MAX && taken > 500, "{taken}");
-    let task = quorum.attempts(0)[0];
-    let object = Place::Object { quorum: QUORUM, manifest: ManifestHash([1; 32]) };
-    let output = Output { place: object, ..output(b"big") };
-    assert_eq!(quorum.report(0, task, TaskResult::Done { output, bytes: None }), Ok(()));
-}
-
-#[test]
-fn submitting_again_is_the_same_job_and_another_specification_a_conflict() {
-    let mut quorum = Quorum::new(&[]);
-    quorum.submit(1, spec(1));
-    let again = Command::submit(&key(5), job(1), JobSpec::batch(spec(1)));
-    let other = Command::submit(&owner_key(), job(1), JobSpec::batch(spec(2)));
-    assert!(matches!(quorum.apply(peer(5), again), Ok(CommandReply::Submitted { existed: true, .. })));
-    assert_eq!(quorum.state.jobs[&job(1)].owner, OWNER);
-    assert_eq!(quorum.apply(OWNER, other), Err(Rejection::Conflict { job: job(1) }));
-    let wrong = quorum.apply(OWNER, Command::store(job(1), StoreCommand::Attach));
-    assert!(matches!(wrong, Err(Rejection::WrongKind { .. })), "{wrong:?}");
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::capacity::Capacity;
 use crate::engine::Engine;
+use crate::quorum::Asker;
 use crate::quorum::command::TaskCommand;
 use crate::quorum::request::JobAnswer;
 use crate::quorum::watch::{EntryId, Until, WatchAnswer};
@@ -77,9 +78,17 @@ fn leases_in(answers: &[JobAnswer]) -> BTreeSet<u8> {
     runs.map(|bytes| bytes[0]).filter(|byte| (0xa0..0xd0).contains(byte)).collect()
 }
 
+fn asker(reader: u8) -> Asker {
+    Asker { by: peer(reader), is_operator: false, is_member: false }
+}
+
 fn read_by(quorum: &Quorum, reader: u8) -> BTreeSet<u8> {
+    read_as(quorum, asker(reader))
+}
+
+fn read_as(quorum: &Quorum, asker: Asker) -> BTreeSet<u8> {
     let mut answers = answers(quorum);
-    answers.iter_mut().for_each(|answer| answer.redact_leases(peer(reader)));
+    answers.iter_mut().for_each(|answer| asker.redact(answer));
     leases_in(&answers)
 }
 
@@ -90,6 +99,8 @@ fn answers_name_leases_to_those_alone_whom_they_concern() {
     let quorum = quorum_with_leases();
     let all = union([lease_bytes(0, &[1, 2, 3, 4, 5]), lease_bytes(1, &[1, 2, 3, 4, 5]), lease_bytes(2, &[6])]);
     assert_eq!(leases_in(&answers(&quorum)), all, "what the members keep");
+    assert_eq!(read_as(&quorum, Asker { is_member: true, ..asker(8) }), all, "a member");
+    assert_eq!(read_as(&quorum, Asker { is_operator: true, ..asker(8) }), BTreeSet::new(), "an operator");
     assert_eq!(read_by(&quorum, 8), BTreeSet::new(), "a stranger");
     assert_eq!(read_by(&quorum, 2), union([lease_bytes(0, &[2]), lease_bytes(1, &[2])]), "a holder");
     assert_eq!(read_by(&quorum, 5), union([lease_bytes(0, &[5]), lease_bytes(1, &[5])]), "who rebuilds");
@@ -112,7 +123,7 @@ fn what_is_redacted_is_the_lease_alone() {
     let query = Query::Object { manifest: manifest(1).hash() };
     let full = JobAnswer::Answer(quorum.state.answer(&query).unwrap());
     let mut redacted = full.clone();
-    redacted.redact_leases(peer(8));
+    asker(8).redact(&mut redacted);
     assert_ne!(redacted, full);
     assert_eq!(holders(&redacted), holders(&full));
 }

@@ -20,7 +20,6 @@ use crate::object::layout::Profile;
 use crate::quorum::claims::{Claim, Claims};
 use crate::quorum::command::{JobCommand, ObjectCommand};
 use crate::quorum::entry::{Batch, Command};
-use crate::quorum::jobs::JobBook;
 use crate::quorum::limits::OBJECTS_MAX;
 use crate::quorum::object::{ObjectRecord, ObjectState};
 use crate::quorum::objects::Catalog;
@@ -99,17 +98,7 @@ fn stored(number: usize) -> (JobRecord, ObjectRecord) {
 
 /// As many objects and live jobs as a quorum may have; half of the jobs store, half compute.
 fn full() -> QuorumState {
-    let (mut jobs, mut objects, mut manifests) = (SharedMap::new(), SharedMap::new(), SharedMap::new());
-    for number in 0..OBJECTS_MAX {
-        let (record, object) = stored(number);
-        jobs.insert(record.job, record);
-        objects.insert(hash(number), object);
-        manifests.insert(hash(number), manifest(number));
-    }
     let mut state = QuorumState::new(QUORUM);
-    state.jobs = JobBook::from_records(jobs);
-    state.objects = Catalog::from_rows(objects, manifests);
-    state.rebuild_index();
     let submit = |number: usize| {
         let call = Call::new(Program::Command { name: "work".to_owned() });
         let spec = match number % 2 {
@@ -126,6 +115,16 @@ fn full() -> QuorumState {
         let (replies, _) = state.apply(LogIndex(entry as u64), &Batch::at(NOW, commands));
         assert!(replies.replies.iter().all(Result::is_ok));
     }
+    // The objects come after the jobs: beside so many no store would be taken.
+    let (mut objects, mut manifests) = (SharedMap::new(), SharedMap::new());
+    for number in 0..OBJECTS_MAX {
+        let (record, object) = stored(number);
+        state.jobs.insert(record.job, record);
+        objects.insert(hash(number), object);
+        manifests.insert(hash(number), manifest(number));
+    }
+    state.objects = Catalog::from_rows(objects, manifests);
+    state.rebuild_index();
     assert_eq!(state.counts(), (JOBS_LIVE_MAX as u32, OBJECTS_MAX as u32, OBJECTS_MAX as u32));
     state
 }

@@ -4,6 +4,7 @@
 //! how far it has come with each peer that sends events, and an index of which trigger is due, listens to what and
 //! waits for whom. What fires, and what comes of it, is above ([`super::fires`]): a fire makes a run, of any kind.
 
+mod heard;
 mod index;
 mod invariants;
 pub(super) mod snapshot;
@@ -23,6 +24,7 @@ use crate::trigger::limits::{
 };
 use crate::trigger::record::SeenId;
 use crate::trigger::spec::{TriggerSpec, When};
+pub use heard::HeardEmitters;
 use index::TriggerIndex;
 
 /// Which command leads where, of a job that has a trigger: it is *running* or, while suspended, *paused*, and ends when

@@ -4,10 +4,17 @@ mod sessions;
 
 use super::*;
 use crate::approval::Grant;
-use crate::ids::{LeaseId, MemberId, Millis, PeerId, QuorumId};
+use crate::capacity::Capacity;
+use crate::engine::Engine;
+use crate::ids::{Attempt, Digest, LeaseId, MemberId, Millis, PeerId, QuorumId, StepIndex};
+use crate::job::batch::{BatchSpec, Map};
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::object::Profile;
-use crate::quorum::{Batch, Command, JobCommand, StoreCommand};
+use crate::quorum::{Batch, Command, JobCommand, StoreCommand, TaskCommand};
+use crate::task::message::{Report, TaskResult};
+use crate::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
+use crate::task::spec::{Call, OutputPlace, Program};
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -67,6 +74,62 @@ fn a_watch_for_the_end_is_met_by_every_end_and_by_nothing_before() {
     assert_eq!(Until::Ended.judge(&log.0, JobId { local: [7; 16], ..JOB }), Some(Watched::Unknown));
 }
 
+/// Goal: whoever submits a job and waits for its end in one breath hears of it, whichever of the two came first.
+#[test]
+fn a_watch_that_comes_before_its_submit_waits_for_it_and_then_for_the_end() {
+    let (mut log, until) = (Log::new(), Until::EndedOnceSubmitted);
+    let late = JobId { local: [7; 16], ..JOB };
+    assert_eq!(until.judge(&log.0, late), None);
+    assert!(!Watched::Unknown.may_answer(late, &until) && Watched::Unknown.may_answer(late, &Until::Ended));
+    let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: PROFILE });
+    log.commit(Command::submit(&SigningKey::from_bytes(&[9; 32]), late, spec));
+    assert_eq!(until.judge(&log.0, late), None);
+    let events = log.commit(Command::Job(late, JobCommand::Cancel));
+    assert!(events.iter().any(|event| until.concerns(event)) && until.is_lasting());
+    let Some(Watched::Met(met)) = until.judge(&log.0, late) else { panic!("it has ended") };
+    assert_eq!((met.record.job, met.outputs), (late, None), "a job that stores has no outputs");
+}
+
+/// The run of two tasks that put out so many bytes each, as a watch for its end finds it.
+fn ended_with(bytes: usize) -> Met {
+    let (mut log, job) = (Log::new(), JobId { local: [8; 16], ..JOB });
+    let spec = BatchSpec {
+        map: Map::Count(2),
+        output: OutputPlace::Inline,
+        ..BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
+    };
+    let peer = PeerId(SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes());
+    let grant = Grant { holder: MemberId { peer, ..MemberId::default() }, lease: LeaseId([4; 16]) };
+    let capacity = Capacity { slots: 2, memory_bytes: 1 << 30, disk_bytes: 0 };
+    let worker = WorkerRecord { grant, capacity, engines: vec![Engine::Command], labels: Default::default() };
+    log.commit(Command::submit(&SigningKey::from_bytes(&[9; 32]), job, JobSpec::batch(spec)));
+    log.commit(Command::Task(TaskCommand::SetWorker { worker }));
+    let report = |task| {
+        let bytes = Bytes::from(vec![task as u8; bytes]);
+        let digest = Digest(*blake3::hash(&bytes).as_bytes());
+        let id = TaskId { job, step: StepIndex(0), task: TaskIndex(task) };
+        let output = Output { digest, bytes: bytes.len() as u64, place: Place::Record };
+        let task = TaskAttempt { id, attempt: Attempt(1) };
+        Report { task, result: TaskResult::Done { output, bytes: Some(bytes) } }
+    };
+    assert_eq!(Until::Ended.judge(&log.0, job), None);
+    log.commit(Command::Task(TaskCommand::Report { reports: vec![report(0), report(1)] }));
+    let Some(Watched::Met(met)) = Until::Ended.judge(&log.0, job) else { panic!("it has ended") };
+    assert_eq!(met.record.state, RunState::Succeeded);
+    met
+}
+
+/// Goal: whoever waited for a small job asks nothing more, and a large one is no burden to all other watches.
+#[test]
+fn the_end_of_a_run_brings_its_outputs_if_they_are_short() {
+    let outputs = ended_with(10).outputs.expect("they are short");
+    let found: Vec<_> =
+        outputs.iter().map(|output| (output.task.0, output.bytes.as_deref().map(<[u8]>::len))).collect();
+    assert_eq!(found, [(0, Some(10)), (1, Some(10))]);
+    assert!(ended_with(WATCH_OUTPUT_BYTES_MAX / 2).outputs.is_some());
+    assert!(ended_with(WATCH_OUTPUT_BYTES_MAX / 2 + 1).outputs.is_none());
+}
+
 #[test]
 fn a_watch_for_holders_is_met_by_enough_of_them_or_when_no_more_are_expected() {
     let mut log = Log::new();
@@ -96,8 +159,8 @@ fn a_revision_passes_when_the_job_changes_and_not_when_another_does() {
     assert_eq!((now, log.revision(OTHER)), (LogIndex(3), other));
     log.commit(Command::Job(OTHER, JobCommand::Cancel));
     assert!(!log.is_met(Until::Changed { since: now }));
-    let Some(Watched::Met(record)) = log.judge(Until::Changed { since: one }) else { panic!("it changed") };
-    let answer = Watched::Met(record);
+    let Some(Watched::Met(met)) = log.judge(Until::Changed { since: one }) else { panic!("it changed") };
+    let answer = Watched::Met(met);
     assert!(answer.may_answer(JOB, &Until::Changed { since: one }));
     for (job, until) in
         [(OTHER, Until::Changed { since: one }), (JOB, Until::Changed { since: now }), (JOB, Until::Ended)]

@@ -108,8 +108,10 @@ pub fn millis(patience: Duration) -> [u8; 4] {
 impl Half {
     pub async fn write<T: AsyncWrite + Unpin>(&self, io: &mut T, lane: Lane) -> io::Result<()> {
         let start = [millis(self.patience), self.head.to_le_bytes(), self.payload.to_le_bytes()].concat();
-        let body = [&start[..], &self.bytes].concat();
-        let bytes = if lane.is_shared() { parts::part(0, self.id, &body) } else { body };
+        let bytes = match lane.is_shared() {
+            true => parts::begun(self.id, &start, &self.bytes),
+            false => [&start[..], &self.bytes].concat(),
+        };
         io.write_all(&bytes).await?;
         io.flush().await
     }

@@ -31,11 +31,20 @@ pub fn part(kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
 
 fn message(kind: u8, id: u64, patience: &[u8], frame: &Frame) -> Vec<u8> {
     let lengths = [(frame.head.len() as u32).to_le_bytes(), (frame.payload.len() as u32).to_le_bytes()].concat();
-    let body = [&frame.head[..], &frame.payload].concat();
+    in_parts(kind, id, &[patience, &lengths].concat(), &[&frame.head[..], &frame.payload].concat())
+}
+
+/// `start` and `body` as one part, and as many more as the body takes.
+fn in_parts(kind: u8, id: u64, start: &[u8], body: &[u8]) -> Vec<u8> {
     let (first, rest) = body.split_at(body.len().min(PART_BYTES));
-    let mut out = part(kind, id, &[patience, &lengths, first].concat());
+    let mut out = part(kind, id, &[start, first].concat());
     rest.chunks(PART_BYTES).for_each(|more| out.extend(part(2, id, more)));
     out
+}
+
+/// A question with these first bytes, whatever its start says of their number.
+pub fn begun(id: u64, start: &[u8], body: &[u8]) -> Vec<u8> {
+    in_parts(0, id, start, body)
 }
 
 pub fn question(id: u64, patience: Duration, frame: &Frame) -> Vec<u8> {

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::certificate::{CertificatePart, Founding};
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{Incarnation, MemberId, QuorumId, Term};
-use quorate_protocols::quorum::request::{JobAnswer, JobMessage, MembershipStatement, SignedMembership};
+use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, Millis, Nonce, QuorumId, Term};
+use quorate_protocols::quorum::request::{
+    JobAnswer, JobMessage, MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership,
+};
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
 use quorate_protocols::run_state::RunState;
 use quorate_protocols::wire;
@@ -19,6 +22,35 @@ const GHOSTS: usize = 50;
 
 /// An invented quorum is out of everybody's list by then.
 const GONE_MAX: Duration = Duration::from_secs(20);
+
+/// A quorum that the stranger founded, of itself alone: its certificate is as good as any.
+fn founded_alone(me: MemberId) -> Founding {
+    Founding::new(me.peer, Nonce([1; 16]), [me])
+}
+
+/// The same as its only member shows it, with all the room there is.
+fn view_alone(quorum: QuorumId, me: MemberId) -> QuorumView {
+    QuorumView {
+        quorum,
+        term: Term(1),
+        primary: Some(me),
+        voters: vec![me],
+        learners: Vec::new(),
+        standbys: Vec::new(),
+        committed: LogIndex(1),
+        applied: LogIndex(1),
+        digest: (LogIndex(0), Digest([0; 32])),
+        jobs_live: 0,
+        jobs_ended: 0,
+        objects: 0,
+        room: u32::MAX,
+        level: 1,
+        time: Millis(0),
+        clock_apart_ms: None,
+        clock_step: None,
+        paused: None,
+    }
+}
 
 /// Says yes to every submit, and that it alone is the quorum.
 fn liar(key: [u8; 32]) -> Answerer {
@@ -48,6 +80,13 @@ fn liar(key: [u8; 32]) -> Answerer {
                     };
                     JobAnswer::Membership(SignedMembership::sign(&key, statement))
                 }
+                JobMessage::Certificate { quorum, .. } if quorum == founded_alone(me).quorum() => {
+                    let founding = Some(founded_alone(me));
+                    JobAnswer::Certificate(CertificatePart { founding, ..CertificatePart::default() })
+                }
+                JobMessage::Query { quorum, query: Query::Quorum, .. } => {
+                    JobAnswer::Answer(QueryAnswer::Quorum(view_alone(quorum, me)))
+                }
                 _ => JobAnswer::NotPrimary { primary: Some(me), voters: vec![me] },
             };
             Some(Frame { head: wire::encode(&answer).into(), payload: Bytes::new() })
@@ -55,8 +94,8 @@ fn liar(key: [u8; 32]) -> Answerer {
     })
 }
 
-/// Fifty invented quorums and one that exists, at the highest term: no submit is acknowledged by any of them, and the
-/// true members are found by a node that has just started.
+/// Fifty invented quorums, one that the stranger founded of itself alone, and one that exists, at the highest term: no
+/// submit is acknowledged by any of them, and the true members are found by a node that has just started.
 pub async fn invent_quorums(arena: &mut Arena) -> Result<(), Fault> {
     let mut key = [0; 32];
     arena.rng.fill(&mut key);
@@ -79,7 +118,7 @@ pub async fn invent_quorums(arena: &mut Arena) -> Result<(), Fault> {
         invented.push(quorum);
     }
     let taken = arena.quorum;
-    for quorum in invented.iter().copied().chain([taken]) {
+    for quorum in invented.iter().copied().chain([taken, founded_alone(me).quorum()]) {
         // A node that takes no more of them has defended itself.
         let _ = client.announce(TOPIC_QUORUMS, &advert(quorum)).await;
     }

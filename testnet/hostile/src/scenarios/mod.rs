@@ -37,7 +37,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(
         "all-at-once",
         storm::everything,
-        "twenty identities send half frames, pre-votes, empty commands and garbage while the primary is cut off"
+        "twenty identities send frames but for a byte, pre-votes, empty commands and garbage; the primary is cut off"
     ),
     scenario!(
         "api-connections",

@@ -96,7 +96,7 @@ impl Kind for Batch {
 
     fn weight(spec: &BatchSpec, spec_bytes: usize) -> Weight {
         let tasks = Plan::of(spec).steps.iter().map(|step| step.tasks as usize).max().unwrap_or(0);
-        Weight { tasks, bytes: spec_bytes }
+        Weight { tasks, bytes: spec_bytes, object: None }
     }
 
     fn new_run(view: RunView<'_>, spec: &BatchSpec, owner: PeerId) -> BatchRun {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::upload::end;
 use super::{COMMIT, of, run_mut};
-use crate::ids::{ManifestHash, PieceIndex, SegmentIndex};
+use crate::ids::{ManifestHash, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::record::RunState;
 use crate::job::spec::StoreSpec;
 use crate::job::store::{ColumnRecord, ColumnState, StoreRun};
@@ -42,6 +42,9 @@ pub(super) fn commit(cx: &mut RunCx<'_>, encoded: &Bytes, receipts: &[Receipt], 
         let missing: Vec<_> = (0..columns as u8).filter(|column| !sealed.contains_key(&PieceIndex(*column))).collect();
         return Err(invalid(format!("columns {missing:?} have no receipt: only a degraded commit may owe them")));
     }
+    // What was taken in while it came is never refused now: the run gives its own hashes up for those of the object.
+    let hashes = PieceHash::LEN * manifest.pieces.len();
+    let known = PieceHash::LEN * run.segments.iter().map(Vec::len).sum::<usize>();
     let owed = columns - sealed.len();
     let is_sealed = |index: usize| sealed.contains_key(&PieceIndex(index as u8));
     let sealed_columns = run.columns.iter().enumerate().map(|(index, column)| match is_sealed(index) {
@@ -49,6 +52,7 @@ pub(super) fn commit(cx: &mut RunCx<'_>, encoded: &Bytes, receipts: &[Receipt], 
         false => ColumnRecord { grant: None, state: ColumnState::Open, stored: Vec::new(), ..*column },
     });
     let (columns, name) = (sealed_columns.collect(), spec.name.clone().filter(|name| !name.is_empty()));
+    cx.objects().check_hash_room(hashes.saturating_sub(known))?;
     // Nothing is refused once this has passed.
     let adopted = cx.objects().commit(Commit { hash, manifest: &manifest, encoded, columns, name })?.adopted;
     let what = match (adopted, owed) {

@@ -18,7 +18,7 @@ use crate::job::spec::StoreSpec;
 use crate::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
 use crate::job::transition::{Row, RunCommand};
 use crate::job::why::{append, ended_or_resting, with};
-use crate::object::layout::Profile;
+use crate::object::layout::{Layout, Profile};
 use crate::object::limits::NAME_BYTES_MAX;
 use crate::quorum::author::Author;
 use crate::quorum::check::{Checked, ensure};
@@ -141,9 +141,11 @@ impl Kind for Store {
         Err(invalid("a trigger cannot run a job that stores: a file is sent by the node that has it"))
     }
 
-    /// Its specification is a name and a size. What weighs is what comes in: `hash_bytes`.
-    fn weight(_: &StoreSpec, _: usize) -> Weight {
-        Weight::default()
+    /// Its specification is a name and a size. What weighs is what comes in: as much as the size says, or a first
+    /// segment.
+    fn weight(spec: &StoreSpec, _: usize) -> Weight {
+        let segments = spec.size.map_or(1, |size| Layout::new(size, spec.profile).segments() as usize);
+        Weight { object: Some(segments * spec.profile.columns() * PieceHash::LEN), ..Weight::default() }
     }
 
     fn new_run(view: RunView<'_>, spec: &StoreSpec, by: PeerId) -> StoreRun {

@@ -16,7 +16,6 @@ use crate::job::transition::RunCommand;
 use crate::object::layout::Layout;
 use crate::quorum::event::Event;
 use crate::quorum::kinds::context::RunCx;
-use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::quorum::reply::{Applied, invalid, releasing, short};
 use crate::quorum::reply::{Attached, CommandReply, Rejection};
 use crate::text::counted;
@@ -110,7 +109,7 @@ pub(super) fn attach(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
 }
 
 pub(super) fn progress(cx: &mut RunCx<'_>, segments: &[SegmentProgress]) -> Applied {
-    let (now, room) = (cx.wall(), cx.objects().hash_room());
+    let now = cx.wall();
     let (spec, run) = of(cx)?;
     let (limit, columns) = (segments_max(spec), run.columns.len());
     let mut seen = BTreeMap::new();
@@ -121,11 +120,7 @@ pub(super) fn progress(cx: &mut RunCx<'_>, segments: &[SegmentProgress]) -> Appl
         }
     }
     // Counted before it is known which hashes are new: a little early is better than a little late.
-    let most = segments.len() * columns * PieceHash::LEN;
-    if most > room {
-        let what = "bytes of piece hashes, or half of that of one owner".to_owned();
-        return Err(Rejection::Full { what, limit: HASH_BYTES_MAX });
-    }
+    cx.objects().check_hash_room(segments.len() * columns * PieceHash::LEN)?;
     let run = run_mut(cx)?;
     for progress in segments {
         let index = progress.segment.0 as usize;

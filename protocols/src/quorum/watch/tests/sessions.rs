@@ -121,7 +121,8 @@ impl World {
 
     fn wait_for(&mut self, n: u8, kind: u8) {
         let until = match kind % 4 {
-            0 | 1 => Until::Ended,
+            0 => Until::Ended,
+            1 => Until::EndedOnceSubmitted,
             2 => Until::Holders { columns: 1 + u32::from(kind / 4 % 3) },
             _ => Until::Changed { since: self.log.newest().jobs.get(&job(n)).unwrap().revision },
         };

@@ -4,6 +4,10 @@
 //! rely on: that an operator has listed them, or that an *authority* has admitted them. An authority is a key of the
 //! operators that belongs to no node; its [`Admission`] of a peer ends by itself. Nothing is asked of peers that only
 //! use the network.
+//!
+//! [`TrustWatch`] says when a peer whose trust has ended is to be moved.
+
+mod watch;
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -14,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::approval::Signature;
 use crate::ids::{Millis, PeerId};
 use crate::wire;
+
+pub use watch::{Lapse, TrustWatch, UNHEARD_MAX, WATCHED_MAX};
 
 const ADMISSION_DOMAIN: &[u8] = b"quorate admission 1\0";
 
@@ -71,6 +77,9 @@ impl FromStr for Admission {
 pub enum Distrust {
     #[error("it is not among the trusted peers, and shows no admission")]
     Unknown,
+    /// It may have an admission: nothing that it announced is known.
+    #[error("it is not among the trusted peers, and nothing was heard of it that could show an admission")]
+    Unheard,
     #[error("its admission is another peer's")]
     OtherPeer,
     #[error("its admission is by an authority that is not one of this network")]
@@ -93,6 +102,15 @@ impl Trust {
     /// Whether everybody is relied on.
     pub fn is_open(&self) -> bool {
         self.peers.is_empty() && self.authorities.is_empty()
+    }
+
+    /// Whether a peer of which nothing is known is relied on.
+    pub fn check_unheard(&self, peer: PeerId) -> Result<(), Distrust> {
+        match self.is_open() || self.peers.contains(&peer) {
+            true => Ok(()),
+            false if self.authorities.is_empty() => Err(Distrust::Unknown),
+            false => Err(Distrust::Unheard),
+        }
     }
 
     /// Until when the peer is relied on, by the wall clock, on what it shows.
@@ -162,6 +180,17 @@ mod tests {
         assert_eq!(check(5, &borrowed, NOW), Err(Distrust::Signature));
         assert_eq!(trust.check(peer(5), None, NOW), Err(Distrust::Unknown));
         assert_eq!(trust.check(peer(9), None, NOW), Ok(Millis(u64::MAX)), "it is listed");
+    }
+
+    /// Goal: silence is told from distrust, where there may be an admission that was not heard of.
+    #[test]
+    fn of_an_unheard_peer_a_list_alone_tells() {
+        let list = Trust { peers: [peer(9)].into(), ..Trust::default() };
+        let both = Trust { authorities: [public(1)].into(), ..list.clone() };
+        assert_eq!(Trust::default().check_unheard(peer(5)), Ok(()));
+        assert_eq!((list.check_unheard(peer(9)), both.check_unheard(peer(9))), (Ok(()), Ok(())));
+        assert_eq!(list.check_unheard(peer(5)), Err(Distrust::Unknown));
+        assert_eq!(both.check_unheard(peer(5)), Err(Distrust::Unheard));
     }
 
     #[test]
