@@ -19,6 +19,7 @@ pub mod incarnation;
 pub mod job;
 pub mod liveness;
 pub mod membership;
+pub mod mux;
 pub mod object;
 pub mod piece;
 pub mod quorum;

@@ -18,7 +18,7 @@ use libp2p::{Multiaddr, Swarm};
 use quorate_protocols::directory::AnnouncementBudgets;
 use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::address_book::{self, AddressBook};
 use super::behaviour::{self, Behaviour, BehaviourEvent};
@@ -27,10 +27,10 @@ use super::config::*;
 use super::dialler::Dialler;
 use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
-use super::handle::{Ask, Command, Shared};
+use super::handle::{Ask, Command, Permits, Shared};
 use super::providers::key_of;
 use super::reach::{Reach, Strangers};
-use super::{NetworkError, transport};
+use super::{NetworkError, mux, transport};
 use crate::buffers;
 use crate::config::address::{from_libp2p, quic_listen, tcp_listen, to_libp2p};
 use crate::identity::Identity;
@@ -43,6 +43,7 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// The sending halves of [`Inbound`](crate::seams::Inbound).
+#[derive(Clone)]
 pub(super) struct Outlets {
     pub approval: mpsc::Sender<InboundRequest>,
     pub raft: mpsc::Sender<InboundRequest>,
@@ -67,12 +68,12 @@ impl Outlets {
     }
 }
 
-/// A question under way.
+/// A question under way on a stream of its own.
 pub(super) struct Pending {
     pub peer: PeerId,
     pub after: Duration,
     pub reply: oneshot::Sender<Result<Frame, NetError>>,
-    pub _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    pub _permits: Permits,
 }
 
 /// A peer with at least one connection.
@@ -158,7 +159,8 @@ impl Actor {
         let reach = Arc::new(Reach::new(&config.section.bootstrap));
         let transport = transport::build(&keypair, &config.secret, config.section.quic, reach.clone())?;
         let strangers = Strangers::new(shared.clone(), reach.clone());
-        let behaviour = behaviour::build(&keypair, &config, &admission, &seams.tasks, strangers)?;
+        let env = mux::Env { shared: shared.clone(), admission, outlets: outlets.clone(), tasks: seams.tasks.clone() };
+        let behaviour = behaviour::build(&keypair, &config, env, strangers)?;
         let tasks = seams.tasks.clone();
         let settings = libp2p::swarm::Config::with_executor(move |future| {
             tasks.spawn(future);
@@ -268,6 +270,7 @@ impl Actor {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Ask(ask) => self.on_ask(*ask),
+            Command::Connect(question) => self.on_connect(*question),
             Command::Publish { topic, bytes } => {
                 if bytes.len() > ADVERT_BYTES_MAX {
                     tracing::warn!(bytes = bytes.len(), ?topic, "an announcement is too large and was not sent");
@@ -303,22 +306,41 @@ impl Actor {
             let _ = reply.send(Err(NetError::Unreachable { peer, reason: "not a peer id".to_owned() }));
             return;
         };
-        if !self.connected.contains_key(&peer) {
-            if self.dialler.is_misfit(peer, self.now()) {
-                // What it speaks is known since a moment ago.
-                let _ = reply.send(Err(NetError::Unsupported { peer, protocol: protocol.name() }));
-                return;
-            }
-            // Ours is the dial that counts: it tries the addresses of the book and only those.
-            self.dial(peer);
+        if self.is_misfit(peer) {
+            let _ = reply.send(Err(NetError::Unsupported { peer, protocol: protocol.name() }));
+            return;
         }
+        self.dial(peer);
         let question = Question::Asked { frame, deadline };
-        let id = self.swarm.behaviour_mut().lanes.lane(protocol).ask.send_request(&target, question);
+        let Some(lane) = self.swarm.behaviour_mut().lanes.lane(protocol) else { return };
+        let id = lane.ask.send_request(&target, question);
         self.pending.insert((protocol, id), Pending { peer, after, reply, _permits: permits });
     }
 
-    /// Dials a peer at the addresses of the book and the bootstrap list, unless that goes on already.
+    fn on_connect(&mut self, question: mux::Question) {
+        let (peer, protocol) = (question.peer, question.protocol);
+        if question.reply.is_closed() {
+            return;
+        }
+        if self.is_misfit(peer) {
+            let _ = question.reply.send(Err(NetError::Unsupported { peer, protocol: protocol.name() }));
+            return;
+        }
+        self.dial(peer);
+        self.swarm.behaviour_mut().mux.ask(question);
+    }
+
+    /// Whether it is not connected, and known since a moment ago to speak something else.
+    fn is_misfit(&self, peer: PeerId) -> bool {
+        !self.connected.contains_key(&peer) && self.dialler.is_misfit(peer, self.now())
+    }
+
+    /// Dials a peer at the addresses of the book and the bootstrap list, unless that goes on already. For questions it
+    /// is the dial that counts: it tries these addresses and no others.
     pub fn dial(&mut self, peer: PeerId) {
+        if self.connected.contains_key(&peer) || self.shared.faults.link(peer).to == Link::Cut {
+            return;
+        }
         let mut addresses = self.book.addresses(peer);
         for address in self.dialler.bootstrap_addresses(peer) {
             if !addresses.contains(&address) {
@@ -326,9 +348,6 @@ impl Actor {
             }
         }
         let Some(target) = to_libp2p(peer).filter(|_| peer != self.shared.local) else { return };
-        if self.connected.contains_key(&peer) || self.shared.faults.link(peer).to == Link::Cut {
-            return;
-        }
         if addresses.is_empty() {
             // The hash table may know more; what it finds is dialled.
             if self.lookup.is_none() {

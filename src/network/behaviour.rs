@@ -17,6 +17,7 @@ use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use super::NetworkError;
 use super::codec::{Admission, Codec};
 use super::config::*;
+use super::mux;
 use super::providers::ProviderStore;
 use super::reach::Strangers;
 use super::serving::Serving;
@@ -33,6 +34,7 @@ pub(super) struct Behaviour {
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     strangers: Strangers,
     pub lanes: Lanes,
+    pub mux: mux::Behaviour,
     pub gossip: Gossip,
     pub kad: kad::Behaviour<ProviderStore>,
     pub identify: identify::Behaviour,
@@ -40,15 +42,11 @@ pub(super) struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
-/// One lane per request-response protocol.
+/// One lane per protocol whose questions have a stream each.
 #[derive(NetworkBehaviour)]
 pub(super) struct Lanes {
     approval: Lane,
-    raft: Lane,
-    liveness: Lane,
-    job: Lane,
     piece: Lane,
-    task: Lane,
 }
 
 /// Serving and asking are two behaviours of one protocol, because one behaviour counts both directions against one
@@ -60,14 +58,12 @@ pub(super) struct Lane {
 }
 
 impl Lanes {
-    pub fn lane(&mut self, protocol: Protocol) -> &mut Lane {
+    /// `None` for a protocol whose questions share a stream.
+    pub fn lane(&mut self, protocol: Protocol) -> Option<&mut Lane> {
         match protocol {
-            Protocol::Approval => &mut self.approval,
-            Protocol::Raft => &mut self.raft,
-            Protocol::Liveness => &mut self.liveness,
-            Protocol::Job => &mut self.job,
-            Protocol::Piece => &mut self.piece,
-            Protocol::Task => &mut self.task,
+            Protocol::Approval => Some(&mut self.approval),
+            Protocol::Piece => Some(&mut self.piece),
+            Protocol::Raft | Protocol::Liveness | Protocol::Job | Protocol::Task => None,
         }
     }
 }
@@ -76,11 +72,7 @@ impl LanesEvent {
     pub fn split(self) -> (Protocol, LaneEvent) {
         match self {
             Self::Approval(event) => (Protocol::Approval, event),
-            Self::Raft(event) => (Protocol::Raft, event),
-            Self::Liveness(event) => (Protocol::Liveness, event),
-            Self::Job(event) => (Protocol::Job, event),
             Self::Piece(event) => (Protocol::Piece, event),
-            Self::Task(event) => (Protocol::Task, event),
         }
     }
 }
@@ -93,19 +85,18 @@ fn lane(protocol: Protocol, admission: &Admission, tasks: &TaskGroup) -> Lane {
         let name = StreamProtocol::new(protocol.name());
         AskBehaviour::with_codec(codec.clone(), [(name, support)], config)
     };
-    // An asker keeps to `streams_max`, but may use a stream again before this side has noticed that it is done with the
-    // old one; twice as many are served, so that nobody honest is turned away.
+    // An asker keeps to `in_flight_max`, but may use a stream again before this side has noticed that it is done with
+    // the old one; twice as many are served, so that nobody honest is turned away.
     Lane {
-        serve: Serving::new(behaviour(ProtocolSupport::Inbound, 2 * protocol.streams_max()), codec.caller()),
-        ask: behaviour(ProtocolSupport::Outbound, protocol.streams_max()),
+        serve: Serving::new(behaviour(ProtocolSupport::Inbound, 2 * protocol.in_flight_max()), codec.caller()),
+        ask: behaviour(ProtocolSupport::Outbound, protocol.in_flight_max()),
     }
 }
 
 pub(super) fn build(
     keypair: &Keypair,
     config: &NetworkConfig,
-    admission: &Admission,
-    tasks: &TaskGroup,
+    env: mux::Env,
     strangers: Strangers,
 ) -> Result<Behaviour, NetworkError> {
     let local = keypair.public().to_peer_id();
@@ -129,13 +120,10 @@ pub(super) fn build(
         allowed: allowed.into(),
         strangers,
         lanes: Lanes {
-            approval: lane(Protocol::Approval, admission, tasks),
-            raft: lane(Protocol::Raft, admission, tasks),
-            liveness: lane(Protocol::Liveness, admission, tasks),
-            job: lane(Protocol::Job, admission, tasks),
-            piece: lane(Protocol::Piece, admission, tasks),
-            task: lane(Protocol::Task, admission, tasks),
+            approval: lane(Protocol::Approval, &env.admission, &env.tasks),
+            piece: lane(Protocol::Piece, &env.admission, &env.tasks),
         },
+        mux: mux::Behaviour::new(env),
         gossip: gossip(keypair)?,
         kad: kademlia(local, config.section.connections_max),
         identify: identify::Behaviour::new(

@@ -1,4 +1,5 @@
-//! The codec of a [`Frame`] on a stream, with what is checked before its bytes are read.
+//! The codec of a [`Frame`] on a stream of its own, as an approval or a piece has one, with what is checked before its
+//! bytes are read. Other protocols share streams ([`super::mux`]).
 //!
 //! ```text
 //! question: [u32 LE patience in ms][u32 LE head length][u32 LE payload length][head][payload]
@@ -46,7 +47,7 @@ const HEAD_JOINED_BYTES_MAX: usize = 64 * 1024;
 const SKIP_BYTES: usize = 16 * 1024;
 
 /// Asked of the first bytes of a question, before any of it has arrived.
-const FIRST_BYTES: usize = 16 * 1024;
+pub(super) const FIRST_BYTES: usize = 16 * 1024;
 
 /// Asks for the memory of an inbound frame, in bytes, before they are read; `None` refuses, and the asker is told that
 /// this node is busy. The peer is known wherever questions are served. The reservation grows with the frame.
@@ -170,7 +171,7 @@ impl Codec {
 
 /// Rounded up: an answering node that gave up a fraction of a millisecond early would break off a question whose
 /// deadline has not passed.
-fn millis_up(patience: Duration) -> u32 {
+pub(super) fn millis_up(patience: Duration) -> u32 {
     u32::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 

@@ -56,8 +56,9 @@ pub const fn inbound_max(protocol: Protocol) -> usize {
         // Each may hold 16 MiB, so few: the asker's window is small too.
         Protocol::Piece => 32,
         Protocol::Raft => 512,
-        Protocol::Liveness => 1024,
-        Protocol::Approval | Protocol::Job | Protocol::Task => 256,
+        // Small, and of a few peers together.
+        Protocol::Liveness | Protocol::Job => 1024,
+        Protocol::Approval | Protocol::Task => 256,
     }
 }
 pub const GOSSIP_QUEUE_MAX: usize = 1024;

@@ -18,6 +18,7 @@ use super::codec::{Answer, Question};
 use super::config::*;
 use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
+use super::mux;
 use super::providers::RecordOutcome;
 use crate::config::address::{is_dialable, to_libp2p};
 use crate::seams::{GossipMessage, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic};
@@ -159,6 +160,11 @@ impl Actor {
                 (protocol, LaneEvent::Serve(event)) => self.on_serve_event(protocol, event),
                 (protocol, LaneEvent::Ask(event)) => self.on_ask_event(protocol, event),
             },
+            BehaviourEvent::Mux(mux::Event::Misdeed(peer, misdeed)) => self.penalise(peer, misdeed.reason()),
+            BehaviourEvent::Mux(mux::Event::NotConnected(question)) => {
+                let error = self.not_connected(question.peer);
+                let _ = question.reply.send(Err(error));
+            }
             BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
             BehaviourEvent::Kad(event) => self.on_kad_event(event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
@@ -192,8 +198,10 @@ impl Actor {
                     }
                     Question::Asked { .. } => return,
                 };
-                // The asker may have gone meanwhile: nothing is owed to it then.
-                let _ = self.swarm.behaviour_mut().lanes.lane(protocol).serve.send_response(channel, answer);
+                if let Some(lane) = self.swarm.behaviour_mut().lanes.lane(protocol) {
+                    // The asker may have gone meanwhile: nothing is owed to it then.
+                    let _ = lane.serve.send_response(channel, answer);
+                }
             }
             AskEvent::InboundFailure { peer, error: InboundFailure::Io(error), .. }
                 if error.kind() == io::ErrorKind::InvalidData =>
@@ -259,10 +267,7 @@ impl Actor {
             Err(OutboundFailure::UnsupportedProtocols) => {
                 Err(NetError::Unsupported { peer, protocol: protocol.name() })
             }
-            Err(OutboundFailure::DialFailure) => {
-                let reason = self.dialler.last_fault(peer).unwrap_or(&DialFault::NoAddress).to_string();
-                Err(NetError::Unreachable { peer, reason })
-            }
+            Err(OutboundFailure::DialFailure) => Err(self.not_connected(peer)),
             Err(OutboundFailure::Io(error)) => match error.kind() {
                 io::ErrorKind::TimedOut => Err(timeout),
                 io::ErrorKind::InvalidData => {
@@ -276,6 +281,11 @@ impl Actor {
             },
         };
         let _ = pending.reply.send(result);
+    }
+
+    fn not_connected(&self, peer: PeerId) -> NetError {
+        let reason = self.dialler.last_fault(peer).unwrap_or(&DialFault::NoAddress).to_string();
+        NetError::Unreachable { peer, reason }
     }
 
     fn on_gossip_event(&mut self, event: gossipsub::Event) {

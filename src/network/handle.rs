@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,15 +16,28 @@ use tokio::time::Instant;
 use super::config::{KAD_QUERY_TIMEOUT, OUTBOUND_MAX};
 use super::faults::{Link, NetFaults};
 use super::metrics::Metrics;
+use super::mux;
 use super::window::Window;
 use crate::seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
 
 pub(super) enum Command {
+    /// On a stream of its own.
     Ask(Box<Ask>),
-    Publish { topic: Topic, bytes: Bytes },
+    /// On a stream that it shares, to a peer that is not connected.
+    Connect(Box<mux::Question>),
+    Publish {
+        topic: Topic,
+        bytes: Bytes,
+    },
     Dial(PeerId),
-    FindProviders { quorum: QuorumId, reply: oneshot::Sender<Vec<PeerId>> },
-    Penalise { peer: PeerId, reason: &'static str },
+    FindProviders {
+        quorum: QuorumId,
+        reply: oneshot::Sender<Vec<PeerId>>,
+    },
+    Penalise {
+        peer: PeerId,
+        reason: &'static str,
+    },
 }
 
 pub(super) struct Ask {
@@ -34,9 +48,11 @@ pub(super) struct Ask {
     /// For the error: how long the caller was willing to wait.
     pub after: Duration,
     pub reply: oneshot::Sender<Result<Frame, NetError>>,
-    /// One of the streams to this peer and one of all questions, given back when the exchange is over.
-    pub permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Places among the questions to this peer and among all questions, given back when the exchange is over.
+    pub permits: Permits,
 }
+
+pub(super) type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// What the actor keeps up to date and handles read, without a round trip.
 pub(super) struct Shared {
@@ -48,7 +64,11 @@ pub(super) struct Shared {
     /// The quorums this node answers for, as the node wishes it; the actor brings the hash table in line.
     provided: Mutex<BTreeSet<QuorumId>>,
     pub provided_changed: Notify,
-    /// Streams left towards each peer.
+    /// The connections whose streams questions share.
+    pub routes: mux::Routes,
+    /// The id of the next question on a shared stream.
+    next_question: AtomicU64,
+    /// Questions that may still be asked of each peer.
     windows: Mutex<BTreeMap<(PeerId, Protocol), Arc<Semaphore>>>,
     questions: Arc<Semaphore>,
     /// How much of its window a piece takes up, by what liveness traffic says of each peer. Forgotten with the
@@ -66,6 +86,8 @@ impl Shared {
             listen: Mutex::default(),
             provided: Mutex::default(),
             provided_changed: Notify::new(),
+            routes: mux::Routes::default(),
+            next_question: AtomicU64::new(0),
             windows: Mutex::default(),
             questions: Arc::new(Semaphore::new(OUTBOUND_MAX)),
             piece_windows: Mutex::default(),
@@ -89,21 +111,21 @@ impl Shared {
         self.provided.lock().clone()
     }
     fn window(&self, peer: PeerId, protocol: Protocol) -> Arc<Semaphore> {
-        let fresh = || Arc::new(Semaphore::new(protocol.streams_max()));
+        let fresh = || Arc::new(Semaphore::new(protocol.in_flight_max()));
         self.windows.lock().entry((peer, protocol)).or_insert_with(fresh).clone()
     }
-    /// Streams of the window that one question takes up.
+    /// Places of the window that one question takes up.
     fn weight(&self, peer: PeerId, protocol: Protocol) -> u32 {
         match protocol {
             Protocol::Piece => self.piece_windows.lock().get(&peer).map_or(1, Window::weight),
             _ => 1,
         }
     }
-    /// A liveness question was answered after this time, its wait for a stream included.
+    /// A liveness question was answered after this time, its wait for its turn included.
     fn observe_liveness(&self, peer: PeerId, rtt: Duration) {
-        self.piece_windows.lock().entry(peer).or_default().observe(rtt, Protocol::Piece.streams_max());
+        self.piece_windows.lock().entry(peer).or_default().observe(rtt, Protocol::Piece.in_flight_max());
     }
-    /// Forgets windows that nobody holds a stream of.
+    /// Forgets windows that nobody holds a place of.
     pub fn forget_idle_windows(&self) {
         self.windows.lock().retain(|_, window| Arc::strong_count(window) > 1);
     }
@@ -143,14 +165,74 @@ async fn ask(
         Link::Open | Link::Slow(_) => (),
     }
     let (window, weight) = (shared.window(peer, protocol), shared.weight(peer, protocol));
-    let stream = window.acquire_many_owned(weight).await.map_err(|_| NetError::Closed)?;
+    let place = window.acquire_many_owned(weight).await.map_err(|_| NetError::Closed)?;
+    let permits = (place, question);
+    match mux::carries(protocol) {
+        true => ask_on_shared(shared, commands, (peer, protocol, frame), deadline, permits).await,
+        false => {
+            let (reply, answer) = oneshot::channel();
+            send(
+                commands,
+                peer,
+                Command::Ask(Box::new(Ask { peer, protocol, frame, deadline, after, reply, permits })),
+            )?;
+            answer.await.unwrap_or(Err(NetError::Closed))
+        }
+    }
+}
+
+async fn ask_on_shared(
+    shared: &Shared,
+    commands: &mpsc::Sender<Command>,
+    (peer, protocol, frame): (PeerId, Protocol, Frame),
+    deadline: Instant,
+    permits: Permits,
+) -> Result<Frame, NetError> {
+    let id = shared.next_question.fetch_add(1, Ordering::Relaxed);
     let (reply, answer) = oneshot::channel();
-    let ask = Ask { peer, protocol, frame, deadline, after, reply, permits: (stream, question) };
-    commands.try_send(Command::Ask(Box::new(ask))).map_err(|error| match error {
+    let mut asked = Asked { shared, peer, protocol, id, answer, ended: false, _permits: permits };
+    if let Some(question) = shared.routes.ask(mux::Question { id, peer, protocol, frame, deadline, reply }) {
+        send(commands, peer, Command::Connect(Box::new(question)))?;
+    }
+    let answer = (&mut asked.answer).await;
+    asked.ended = true;
+    if matches!(answer, Ok(Ok(_))) && shared.faults.link(peer).from == Link::Cut {
+        // Cut while the answer was on its way: it never arrived.
+        std::future::pending().await
+    }
+    answer.unwrap_or_else(|_| match commands.is_closed() {
+        true => Err(NetError::Closed),
+        // Its connection ended, and with it whatever was under way.
+        false => Err(NetError::Broken { peer }),
+    })
+}
+
+/// A question on a shared stream, cancelled when its caller gives up.
+struct Asked<'a> {
+    shared: &'a Shared,
+    peer: PeerId,
+    protocol: Protocol,
+    id: u64,
+    answer: oneshot::Receiver<Result<Frame, NetError>>,
+    ended: bool,
+    /// Given back after the cancellation: the next question then comes after it, and the peer never has too many.
+    _permits: Permits,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.answer.close();
+            self.shared.routes.cancel(self.peer, self.protocol, self.id);
+        }
+    }
+}
+
+fn send(commands: &mpsc::Sender<Command>, peer: PeerId, command: Command) -> Result<(), NetError> {
+    commands.try_send(command).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => NetError::Busy { peer },
         mpsc::error::TrySendError::Closed(_) => NetError::Closed,
-    })?;
-    answer.await.unwrap_or(Err(NetError::Closed))
+    })
 }
 
 impl Net for Handle {

@@ -4,16 +4,17 @@
 //! then Yamux: without the secret the handshake fails. QUIC has no such place, so it listens only when an allow list
 //! of peer ids is set, which then holds on every transport. Identity is the transport's authenticated peer id.
 //!
-//! **What travels.** Requests and answers over six protocols, each with its own caps, streams and deadline
-//! ([`codec`]); announcements over gossip, signed, at most 4 KiB, looked at before they are forwarded; provider records
-//! of quorums in a Kademlia table ([`providers`]). Nothing is decoded here: heads and payloads go to those who own the
-//! protocols.
+//! **What travels.** Requests and answers over six protocols, each with its own caps, places and deadline: four of them
+//! on long-lived streams that questions share ([`mux`]), approvals and pieces on a stream each ([`codec`]);
+//! announcements over gossip, signed, at most 4 KiB, looked at before they are forwarded; provider records of quorums
+//! in a Kademlia table ([`providers`]). Nothing is decoded here: heads and payloads go to those who own the protocols.
 //!
 //! **What is bounded.** Everything a remote can fill has its bound in [`config`]: connections in all and per peer,
-//! streams per protocol and connection, what streams hold unread ([`muxer`]), memory per frame through the
+//! questions under way per protocol and peer, what streams hold unread ([`yamux`]), memory per frame through the
 //! [`Admission`] hook as its bytes arrive, of each protocol and of each peer in it ([`serving`]), one queue for each
 //! protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their deadlines,
-//! for one of the streams its peer grants; a deadline ends the stream as well, so that a silent peer holds nothing.
+//! for one of the places that its peer grants; a deadline gives the place back at both ends, so that a silent peer holds
+//! nothing.
 //!
 //! **How failures show.** A lost connection is reported at once and dialled again at once; when every known address
 //! refuses, that is reported too ([`NetEvent::Refused`](crate::seams::NetEvent)): together, evidence that the process
@@ -21,7 +22,8 @@
 //!
 //! | what a peer does | what follows |
 //! |---|---|
-//! | frame larger than its cap, unknown status, announcement too large or on no topic of ours | penalise |
+//! | frame larger than its cap, unknown status, a part that means nothing | penalise |
+//! | announcement too large or on no topic of ours | penalise |
 //! | announcements beyond the budget of their author or sender | ignore; penalise an author that is the sender |
 //! | a penalty too many | disconnect, shut out for ten minutes |
 //! | another identify version | disconnect, retry slowly; questions fail with *unsupported* |
@@ -46,7 +48,8 @@ mod events;
 pub mod faults;
 mod handle;
 mod metrics;
-mod muxer;
+mod mux;
+mod yamux;
 mod providers;
 mod reach;
 mod serving;

@@ -261,11 +261,11 @@ async fn what_is_too_large_or_for_oneself_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_does_not_answer_times_out_and_holds_no_stream() {
+async fn a_peer_that_does_not_answer_times_out_and_holds_no_place() {
     let (a, mut b) = pair().await;
     let deadline = Duration::from_millis(50);
-    // Three times as many as there are streams: the later ones pass only if the earlier ones gave theirs back.
-    for _ in 0..3 * Protocol::Liveness.streams_max() {
+    // Three times as many as may be under way: the later ones pass only if the earlier ones gave their places back.
+    for _ in 0..3 * Protocol::Liveness.in_flight_max() {
         let asking = a.net.request(b.peer, Protocol::Liveness, Frame::head(vec![1]), deadline);
         assert_eq!(asking.await, Err(NetError::Timeout { peer: b.peer, after: deadline }));
     }
@@ -581,7 +581,7 @@ async fn a_peer_that_writes_without_being_read_is_held_at_its_windows() {
         assert_eq!(a.ask(b.peer, Protocol::Liveness, heartbeat.clone()).await, Ok(heartbeat));
     }
     let written = written.load(Ordering::Relaxed);
-    assert!(written <= muxer::RECEIVE_WINDOW_BYTES_MAX, "{written} bytes were taken");
+    assert!(written <= yamux::RECEIVE_WINDOW_BYTES_MAX, "{written} bytes were taken");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

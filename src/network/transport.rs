@@ -18,7 +18,7 @@ use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
 
 use super::NetworkError;
 use super::coalesce::GatheredNoise;
-use super::muxer::Yamux;
+use super::yamux::Yamux;
 use super::reach::{Reach, Reaching};
 use crate::identity::NetworkSecret;
 

@@ -30,13 +30,13 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Takes note of one liveness round trip. `streams_max` is the whole window.
-    pub fn observe(&mut self, rtt: Duration, streams_max: usize) {
+    /// Takes note of one liveness round trip. `whole` is the window while all is calm.
+    pub fn observe(&mut self, rtt: Duration, whole: usize) {
         let known = self.quickest.unwrap_or(rtt);
         self.quickest = Some((known + known / FORGET_SHARE).min(rtt.max(known / 2)));
         if rtt > known * GROWN_FACTOR + GROWN_BY {
             self.calm = 0;
-            self.halvings = (self.halvings + 1).min(streams_max.max(1).ilog2());
+            self.halvings = (self.halvings + 1).min(whole.max(1).ilog2());
             return;
         }
         self.calm += 1;
@@ -46,7 +46,7 @@ impl Window {
         }
     }
 
-    /// Streams of the whole window that one piece takes up now: one while all is calm, all of them at worst.
+    /// Places of the whole window that one piece takes up now: one while all is calm, all of them at worst.
     pub fn weight(&self) -> u32 {
         1 << self.halvings
     }

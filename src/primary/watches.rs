@@ -5,7 +5,7 @@
 //! wake exactly the sessions with a watch that they concern; the end of a lead ends the sessions of its quorum, whose
 //! askers go on at the next primary. When this node lost events, all of them look at the state again.
 //!
-//! A request costs its asker one handler and one stream while it is parked, and returns when a newer one of its session
+//! A request costs its asker one handler while it is parked, and returns when a newer one of its session
 //! has come. A slow asker costs its entries, until its session is idle for `WATCH_SESSION_IDLE_MAX`.
 
 use parking_lot::{Mutex, MutexGuard};

@@ -13,7 +13,13 @@ use quorate_protocols::ids::PeerId;
 pub struct PeerSlots {
     per_peer: usize,
     total: usize,
-    reserved: Arc<Mutex<BTreeMap<PeerId, usize>>>,
+    reserved: Arc<Mutex<Reserved>>,
+}
+
+#[derive(Default)]
+struct Reserved {
+    total: usize,
+    of_peers: BTreeMap<PeerId, usize>,
 }
 
 /// A place, which is free again when this is dropped.
@@ -28,14 +34,15 @@ impl PeerSlots {
     }
     pub fn reserve(&self, peer: PeerId) -> Option<PeerSlot> {
         let mut reserved = self.lock();
-        let of_peer = reserved.get(&peer).copied().unwrap_or_default();
-        if of_peer >= self.per_peer || reserved.values().sum::<usize>() >= self.total {
+        let of_peer = reserved.of_peers.get(&peer).copied().unwrap_or_default();
+        if of_peer >= self.per_peer || reserved.total >= self.total {
             return None;
         }
-        reserved.insert(peer, of_peer + 1);
+        reserved.of_peers.insert(peer, of_peer + 1);
+        reserved.total += 1;
         Some(PeerSlot { slots: self.clone(), peer })
     }
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Reserved> {
         self.reserved.lock()
     }
 }
@@ -43,10 +50,11 @@ impl PeerSlots {
 impl Drop for PeerSlot {
     fn drop(&mut self) {
         let mut reserved = self.slots.lock();
-        if let Some(of_peer) = reserved.get_mut(&self.peer) {
+        reserved.total -= 1;
+        if let Some(of_peer) = reserved.of_peers.get_mut(&self.peer) {
             *of_peer -= 1;
             if *of_peer == 0 {
-                reserved.remove(&self.peer);
+                reserved.of_peers.remove(&self.peer);
             }
         }
     }
@@ -68,6 +76,7 @@ mod tests {
         let again = slots.reserve(peer(3));
         assert!(again.is_some() && slots.reserve(peer(1)).is_none());
         drop((two, other, again));
-        assert!(slots.lock().is_empty());
+        let reserved = slots.lock();
+        assert!(reserved.of_peers.is_empty() && reserved.total == 0);
     }
 }

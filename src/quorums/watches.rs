@@ -7,8 +7,8 @@
 //! has its own, so that no answer is older than its question. An entry that nobody waits for any more is dropped with
 //! the session's next request; a session without entries ends after [`LINGER`].
 //!
-//! Each request that is parked takes a stream to its primary. This node parks as many at one peer as its sessions may
-//! take there; those beyond are answered at once, and asked again with a pause that doubles.
+//! Each request that is parked is one of those under way to its primary. This node parks as many at one peer as its
+//! sessions may take there; those beyond are answered at once, and asked again with a pause that doubles.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

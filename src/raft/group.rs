@@ -40,6 +40,7 @@ use super::proposer::{Proposal, Proposer};
 use super::read_index::ReadIndex;
 use super::records::GroupRecord;
 use super::rollback_guard::{self, RollbackGuard};
+use super::shared_reads::SharedReads;
 use super::snapshot::SnapshotStore;
 use super::state_machine::{Machine, StateMachine};
 use super::types::{Membership, Raft, config, members_of};
@@ -98,6 +99,7 @@ pub struct Group {
     pub(super) inquired_at: Mutex<Option<Millis>>,
     pub(super) polled_at: Mutex<Option<Millis>>,
     pub(super) deposed: Mutex<Option<Deposed>>,
+    reads: SharedReads,
     links: Arc<Links>,
     events: broadcast::Sender<HostEvent>,
     metrics: QuorumMetrics,
@@ -165,6 +167,7 @@ impl Group {
             inquired_at: Mutex::default(),
             polled_at: Mutex::default(),
             deposed: Mutex::default(),
+            reads: SharedReads::new(quorum, seams.tasks.clone()),
             links,
             events,
             metrics: metrics.clone(),
@@ -332,10 +335,18 @@ impl Group {
     }
 
     /// Waits until everything committed before this call is applied here, and a majority has confirmed the lead.
-    pub async fn confirm_lead(&self) -> Result<(), QuorumError> {
+    pub async fn confirm_lead(self: &Arc<Self>) -> Result<(), QuorumError> {
         self.check_leading()?;
         // openraft's own deadline ends the asking; waiting for the state machine has none of its own.
-        let deadline = 2 * self.append_deadline();
+        let (group, deadline) = (self.clone(), 2 * self.append_deadline());
+        let confirm = move || {
+            let group = group.clone();
+            async move { group.confirm_lead_within(deadline).await }
+        };
+        self.reads.confirm(deadline, confirm).await
+    }
+
+    async fn confirm_lead_within(&self, deadline: Duration) -> Result<(), QuorumError> {
         match tokio::time::timeout(deadline, self.raft.ensure_linearizable()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_)))) => Err(self.not_primary()),

@@ -49,6 +49,7 @@ mod resend;
 mod rollback_guard;
 mod runtime;
 mod server;
+mod shared_reads;
 mod snapshot;
 mod standbys;
 mod state_machine;

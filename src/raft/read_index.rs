@@ -177,7 +177,8 @@ impl Drop for Sending {
     }
 }
 
-const _: () = assert!((ROUNDS_MAX as usize) < Protocol::Raft.streams_max() / 2, "appends with entries need the others");
+const _: () =
+    assert!((ROUNDS_MAX as usize) < Protocol::Raft.in_flight_max() / 2, "appends with entries need the others");
 
 /// openraft's answers cannot be cloned.
 fn copy(answer: &Answer) -> Answer {

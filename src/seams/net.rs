@@ -18,8 +18,8 @@ use super::Reservation;
 
 pub use again::{REQUEST_TRIES_MAX, request_again};
 
-/// The request-response protocols, each with its own versioned name, size cap, deadline and stream quota
-/// (`quorate_protocols::*::limits`).
+/// The protocols of questions and answers, each with its own versioned name, size cap, deadline and quota of questions
+/// under way (`quorate_protocols::*::limits`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     Approval,
@@ -78,19 +78,16 @@ impl Protocol {
             Self::Task => p::task::limits::DEADLINE,
         }
     }
-    /// Streams of this protocol that one connection may have open: the first quota against a greedy peer.
-    pub const fn streams_max(self) -> usize {
+    /// Questions of this protocol that one peer may have under way at another: the first quota against a greedy peer.
+    /// Further ones wait for their turn. Each question for a piece, and each for an approval, takes a stream.
+    pub const fn in_flight_max(self) -> usize {
         match self {
             Self::Piece => 4,
-            Self::Raft => 16,
             Self::Approval | Self::Liveness => 8,
+            Self::Raft => 16,
             // Those beside the questions for logs that are held for seconds.
             Self::Task => 8 + quorate_protocols::task::limits::LOG_WAITS_PER_PEER_MAX,
-            // Those beside the watches, which are parked for seconds.
-            Self::Job => {
-                use quorate_protocols::job::limits::{WATCH_REQUESTS_MAX, WATCH_SESSIONS_PER_PEER_MAX};
-                8 + WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX
-            }
+            Self::Job => quorate_protocols::job::limits::IN_FLIGHT_PER_PEER_MAX,
         }
     }
 }

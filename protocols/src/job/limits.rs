@@ -18,8 +18,8 @@ pub const WATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// patience of a question. Not less than `WATCH_PAUSE_MAX`, by which the asker tells that a request was held.
 pub const WATCH_WAIT_MIN: Duration = Duration::from_millis(500);
 
-/// Sessions of watches that a primary's node holds for one peer, and for all peers. Each takes a stream and a handler
-/// of the job protocol, for a moment two, so peers keep at least as many of both for commands and questions.
+/// Sessions of watches that a primary's node holds for one peer, and for all peers. Each takes a handler of the job
+/// protocol, for a moment two, so peers keep at least as many for commands and questions.
 pub const WATCH_SESSIONS_PER_PEER_MAX: usize = 16;
 pub const WATCH_SESSIONS_OF_PEERS_MAX: usize = 128;
 
@@ -48,6 +48,10 @@ pub const WATCH_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const WATCH_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 const _: () = assert!(2 * WATCH_WAIT_MAX.as_millis() <= DEADLINE.as_millis());
+
+/// Questions of one peer that are under way at once: its watches, which are parked for seconds, and as many commands
+/// and other questions as fill a batch of the log in a commit or two.
+pub const IN_FLIGHT_PER_PEER_MAX: usize = WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX + 256;
 
 /// Peers that an owner names as readers of one job.
 pub const READERS_MAX: usize = 64;

@@ -27,8 +27,8 @@ pub const INLINE_OUTPUTS_BYTES_MAX: usize = 64 * KIB;
 /// A worker holds a question for more of a log for so long at most. Short of `DEADLINE`.
 pub const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Such questions that a worker holds for one peer, and in all; the next is answered at once. Each takes a stream and a
-/// handler of the task protocol, so there are as many more of both.
+/// Such questions that a worker holds for one peer, and in all; the next is answered at once. Each is one of the peer's
+/// questions under way and takes a handler of the task protocol, so there are as many more of both.
 pub const LOG_WAITS_PER_PEER_MAX: usize = 16;
 pub const LOG_WAITS_MAX: usize = 128;
 

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::AsyncWriteExt;
 use quorate_protocols::ids::PeerId;
 use quorate_testnet::mutate::{Random, Style, mutate};
 
 use crate::arena::{Arena, Fault, Outcome};
 use crate::client::frame::{Frame, Half};
+use crate::client::parts;
 use crate::client::{Client, Lane, TOPIC_JOBS, TOPIC_PEERS, TOPIC_QUORUMS, kad};
 
 /// Identities at once.
@@ -90,8 +92,18 @@ async fn send(client: &Client, peer: PeerId, way: Way, bytes: Vec<u8>, random: &
             if let Ok(mut stream) = client.open(peer, lane.name()).await {
                 let head = [bytes.len() as u32, 1 << random.below(32)][random.below(2)];
                 let payload = 1 << random.below(32);
-                let half = Half { patience: PATIENCE, head, payload, bytes: bytes.into() };
-                let _ = half.write(&mut stream).await;
+                let half = Half { id: 0, patience: PATIENCE, head, payload, bytes: bytes.into() };
+                let _ = half.write(&mut stream, lane).await;
+            }
+        }
+        // Parts of any kind, of few messages, in any order.
+        Way::Ask(lane) if lane.is_shared() && random.below(16) == 0 => {
+            if let Ok(mut stream) = client.open(peer, lane.name()).await {
+                for piece in bytes.chunks(1 + random.below(64)) {
+                    let part = parts::part(random.below(6) as u8, random.below(4) as u64, piece);
+                    let _ = stream.write_all(&part).await;
+                }
+                let _ = stream.flush().await;
             }
         }
         Way::Ask(lane) => {

@@ -104,6 +104,7 @@ const CORE: &[Row] = &[
     ("backoff", ""),
     ("engine", ""),
     ("fault", ""),
+    ("mux", ""),
     ("run_state", ""),
     ("shared_map", ""),
     ("text", ""),

@@ -4,6 +4,7 @@ mod approval;
 mod directory;
 mod liveness;
 mod modules;
+mod mux;
 mod quorum;
 mod resources;
 mod snapshot;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Target> {
         liveness::election_target(),
         directory::target(),
         modules::target(),
+        mux::target(),
     ]);
     for target in &mut targets {
         target.seeds.extend(corpus::committed(&target.name).into_iter().map(|(_, bytes)| bytes));

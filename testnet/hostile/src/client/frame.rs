@@ -1,4 +1,5 @@
-//! Frames on a stream, written a second time from their description, so that the two must agree.
+//! Frames on a stream of their own, as approvals and pieces have them, written a second time from their description, so
+//! that the two must agree.
 //!
 //! ```text
 //! question: [u32 LE patience in ms][u32 LE head length][u32 LE payload length][head][payload]
@@ -6,7 +7,7 @@
 //!           [status 1]             busy
 //! ```
 //!
-//! [`Half`] writes lengths that its bytes do not have.
+//! [`Half`] writes lengths that its bytes do not have, on any stream.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +16,9 @@ use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use quorate_protocols as p;
 
-/// One of the request-response protocols.
+use super::parts;
+
+/// One of the protocols of questions and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     Approval,
@@ -56,6 +59,13 @@ impl Lane {
             Self::Approval | Self::Liveness | Self::Job | Self::Task => 0,
         }
     }
+    /// Whether its questions share a stream.
+    pub const fn is_shared(self) -> bool {
+        match self {
+            Self::Raft | Self::Liveness | Self::Job | Self::Task => true,
+            Self::Approval | Self::Piece => false,
+        }
+    }
     /// How long a question of an attack waits. Short: a node that answers does so at once.
     pub const fn patience(self) -> Duration {
         Duration::from_secs(5)
@@ -83,20 +93,26 @@ pub enum Answer {
 /// The beginning of a question: it announces more bytes than follow.
 #[derive(Clone, Debug)]
 pub struct Half {
+    /// On a stream that questions share.
+    pub id: u64,
     pub patience: Duration,
     pub head: u32,
     pub payload: u32,
     pub bytes: Bytes,
 }
 
-fn millis(patience: Duration) -> [u8; 4] {
+pub fn millis(patience: Duration) -> [u8; 4] {
     u32::try_from(patience.as_millis()).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 impl Half {
-    pub async fn write<T: AsyncWrite + Unpin>(&self, io: &mut T) -> io::Result<()> {
+    pub async fn write<T: AsyncWrite + Unpin>(&self, io: &mut T, lane: Lane) -> io::Result<()> {
         let start = [millis(self.patience), self.head.to_le_bytes(), self.payload.to_le_bytes()].concat();
-        io.write_all(&[&start[..], &self.bytes].concat()).await?;
+        let bytes = match lane.is_shared() {
+            true => parts::begun(self.id, &start, &self.bytes),
+            false => [&start[..], &self.bytes].concat(),
+        };
+        io.write_all(&bytes).await?;
         io.flush().await
     }
 }
@@ -179,9 +195,9 @@ mod tests {
             assert_eq!(Answer::read(&mut io, Lane::Piece).await.unwrap(), answer);
         }
         let mut io = Cursor::new(Vec::new());
-        let half = Half { patience: Duration::ZERO, head: 9, payload: 0, bytes: Bytes::from_static(b"four") };
-        half.write(&mut io).await.unwrap();
+        let half = Half { id: 1, patience: Duration::ZERO, head: 9, payload: 0, bytes: Bytes::from_static(b"four") };
+        half.write(&mut io, Lane::Piece).await.unwrap();
         io.set_position(0);
-        assert!(Question::read(&mut io, Lane::Job).await.is_err());
+        assert!(Question::read(&mut io, Lane::Piece).await.is_err());
     }
 }

@@ -11,6 +11,8 @@
 pub mod frame;
 pub mod join;
 pub mod kad;
+mod line;
+pub mod parts;
 pub mod raft;
 mod streams;
 
@@ -45,6 +47,7 @@ use tokio::task::JoinHandle;
 
 use frame::{Answer, Frame, Question};
 use join::JoinLine;
+use line::Line;
 
 pub use frame::Lane;
 
@@ -111,6 +114,8 @@ pub struct Client {
     key: SigningKey,
     commands: mpsc::Sender<Command>,
     connected: Arc<Mutex<BTreeMap<PeerId, u32>>>,
+    /// Streams that questions share.
+    lines: tokio::sync::Mutex<BTreeMap<(PeerId, Lane), Arc<Line>>>,
     task: JoinHandle<()>,
 }
 
@@ -129,7 +134,13 @@ impl Client {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let connected = Arc::new(Mutex::default());
         let actor = Actor { swarm, queue, connected: Arc::clone(&connected), dials: BTreeMap::new(), answerer };
-        Ok(Self { key: signing, commands, connected, task: tokio::spawn(actor.run()) })
+        Ok(Self {
+            key: signing,
+            commands,
+            connected,
+            lines: tokio::sync::Mutex::default(),
+            task: tokio::spawn(actor.run()),
+        })
     }
 
     pub fn peer(&self) -> PeerId {
@@ -187,6 +198,9 @@ impl Client {
     /// One question as an honest peer asks it, whatever its bytes.
     pub async fn ask(&self, peer: PeerId, lane: Lane, frame: Frame, patience: Duration) -> Result<Frame, ClientError> {
         let asked = async {
+            if lane.is_shared() {
+                return self.line(peer, lane).await?.ask(&frame, patience).await;
+            }
             let mut stream = self.open(peer, lane.name()).await?;
             Question { patience, frame }.write(&mut stream).await?;
             match Answer::read(&mut stream, lane).await? {
@@ -196,6 +210,19 @@ impl Client {
         };
         // The node counts from when it has the question, so it never gives up first.
         tokio::time::timeout(patience, asked).await.map_err(|_| ClientError::Timeout(patience))?
+    }
+
+    /// The stream that questions of this lane to this peer share.
+    async fn line(&self, peer: PeerId, lane: Lane) -> Result<Arc<Line>, ClientError> {
+        let mut lines = self.lines.lock().await;
+        match lines.get(&(peer, lane)).filter(|line| !line.has_ended()) {
+            Some(line) => Ok(Arc::clone(line)),
+            None => {
+                let line = Arc::new(Line::new(self.open(peer, lane.name()).await?, lane));
+                lines.insert((peer, lane), Arc::clone(&line));
+                Ok(line)
+            }
+        }
     }
 
     async fn ask_typed<Q: Serialize, A: DeserializeOwned>(
@@ -347,6 +374,10 @@ impl Actor {
         let lane = Lane::ALL.into_iter().find(|lane| lane.name() == protocol.as_ref());
         let (Some(lane), Some(from)) = (lane, from_libp2p(&peer)) else { return };
         let answerer = Arc::clone(&self.answerer);
+        if lane.is_shared() {
+            tokio::spawn(line::serve(stream, lane, from, answerer));
+            return;
+        }
         tokio::spawn(async move {
             let Ok(question) = Question::read(&mut stream, lane).await else { return };
             if let Some(frame) = answerer(from, lane, question.frame).await {

@@ -1,6 +1,6 @@
 //! All at once: many identities, each with what it does best, and a partition in the middle.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use crate::client::{Client, Lane, TOPIC_PEERS};
 const IDENTITIES: usize = 20;
 const LASTS: Duration = Duration::from_secs(20);
 
-/// Streams on which one identity sends a frame of the largest size but for its last byte: 48 MiB in all.
-const UNFINISHED_STREAMS: usize = 16;
+/// Questions of the largest size that one identity sends but for their last byte: 48 MiB in all.
+const UNFINISHED_QUESTIONS: usize = 16;
 
-/// Such a stream is replaced after this time: raft's deadline, at which a node gives it up.
+/// Such a question is replaced after this time: its patience, at the end of which a node forgets it.
 const UNFINISHED_LASTS: Duration = Duration::from_secs(15);
 
 /// An honest commit takes twice as long at most, or this where that is longer.
@@ -30,26 +30,34 @@ const COMMIT_MAX_MS: f64 = 400.0;
 /// What each identity goes on doing until the storm is over.
 async fn trouble(client: Client, number: usize, peers: Arc<Vec<PeerId>>, quorum: QuorumId, until: Instant, seed: u64) {
     let mut rng = Rng::new(seed, &format!("storm {number}"));
-    let mut held = VecDeque::new();
-    let unfinished = Half {
-        patience: UNFINISHED_LASTS,
-        head: Lane::Raft.head_bytes_max() as u32,
-        payload: 0,
-        bytes: vec![0; Lane::Raft.head_bytes_max() - 1].into(),
-    };
+    let (mut streams, mut unfinished, mut next) = (BTreeMap::new(), VecDeque::new(), 0);
     while Instant::now() < until {
         let peer = peers[rng.below(peers.len() as u64) as usize];
         // Whatever becomes of one attack, the next follows.
         match number % 5 {
-            0 if held.len() < UNFINISHED_STREAMS => {
-                if let Ok(mut stream) = client.open(peer, Lane::Raft.name()).await {
-                    let _ = unfinished.write(&mut stream).await;
-                    held.push_back((Instant::now(), stream));
+            0 if unfinished.len() < UNFINISHED_QUESTIONS => {
+                let stream = match streams.remove(&peer) {
+                    Some(stream) => Ok(stream),
+                    None => client.open(peer, Lane::Raft.name()).await,
+                };
+                if let Ok(mut stream) = stream {
+                    next += 1;
+                    let half = Half {
+                        id: next,
+                        patience: UNFINISHED_LASTS,
+                        head: Lane::Raft.head_bytes_max() as u32,
+                        payload: 0,
+                        bytes: vec![0; Lane::Raft.head_bytes_max() - 1].into(),
+                    };
+                    if half.write(&mut stream, Lane::Raft).await.is_ok() {
+                        streams.insert(peer, stream);
+                    }
+                    unfinished.push_back(Instant::now());
                 }
             }
             0 => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                held.pop_front_if(|(since, _)| since.elapsed() > UNFINISHED_LASTS);
+                unfinished.pop_front_if(|since| since.elapsed() > UNFINISHED_LASTS);
             }
             1 => {
                 let candidate = MemberId { peer: client.peer(), incarnation: Incarnation(1) };

@@ -1,0 +1,162 @@
+//! The asking side of one protocol on one connection: questions of this node, and the stream that they share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::task::{Context, Poll};
+
+use futures::{AsyncRead, AsyncWrite};
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::mux::{self, Outbox, Parser, Side};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::assembly::Assembly;
+use super::io::Io;
+use super::{Misdeed, largest};
+use crate::network::codec::millis_up;
+use crate::network::error_text;
+use crate::seams::{Frame, NetError, Protocol};
+
+/// A question of this node.
+#[derive(Debug)]
+pub(in crate::network) struct Question {
+    /// Of all questions of this node.
+    pub id: u64,
+    pub peer: PeerId,
+    pub protocol: Protocol,
+    pub frame: Frame,
+    pub deadline: Instant,
+    /// Its other end is gone once nobody waits.
+    pub reply: oneshot::Sender<Result<Frame, NetError>>,
+}
+
+pub(super) struct Asking<S> {
+    protocol: Protocol,
+    peer: PeerId,
+    line: Line<S>,
+    outbox: Outbox,
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+enum Line<S> {
+    Closed,
+    /// Asked for, and not there yet.
+    Opening,
+    Open(Io<S>, Parser),
+}
+
+struct Waiting {
+    reply: oneshot::Sender<Result<Frame, NetError>>,
+    answer: Option<Assembly>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Asking<S> {
+    pub fn new(protocol: Protocol, peer: PeerId) -> Self {
+        Self { protocol, peer, line: Line::Closed, outbox: Outbox::default(), waiting: BTreeMap::new() }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes a question. Returns whether a stream has to be opened for it.
+    pub fn ask(&mut self, question: Question) -> bool {
+        let Question { id, frame, deadline, reply, .. } = question;
+        if reply.is_closed() {
+            return false;
+        }
+        let patience = deadline.saturating_duration_since(Instant::now());
+        self.outbox.ask(id, millis_up(patience), frame.head, frame.payload);
+        self.waiting.insert(id, Waiting { reply, answer: None });
+        let opens = matches!(self.line, Line::Closed);
+        if opens {
+            self.line = Line::Opening;
+        }
+        opens
+    }
+
+    pub fn cancel(&mut self, id: u64) {
+        if self.waiting.remove(&id).is_none() {
+            return;
+        }
+        if let Line::Open(_, parser) = &mut self.line {
+            parser.forget(id);
+        }
+        if !self.outbox.remove(id) {
+            self.outbox.cancel(id);
+        }
+    }
+
+    pub fn opened(&mut self, stream: S) {
+        if matches!(self.line, Line::Opening) {
+            self.line = Line::Open(Io::new(stream), Parser::new(Side::Serving, largest(self.protocol)));
+        }
+    }
+
+    /// The stream ended, or never was: every question on it fails.
+    pub fn fail(&mut self, why: impl Fn(PeerId, Protocol) -> NetError) {
+        self.line = Line::Closed;
+        self.outbox = Outbox::default();
+        for waiting in std::mem::take(&mut self.waiting).into_values() {
+            let _ = waiting.reply.send(Err(why(self.peer, self.protocol)));
+        }
+    }
+
+    /// Reads and writes what can be without waiting.
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Option<Misdeed> {
+        let error = self.exchange(cx, buffer).err()?;
+        let is_malformed = error.kind() == io::ErrorKind::InvalidData;
+        let is_unsupported = error_text::is_unsupported(&error);
+        tracing::trace!(peer = %self.peer, protocol = self.protocol.name(), %error, "a stream of questions ended");
+        self.fail(|peer, protocol| match is_unsupported {
+            true => NetError::Unsupported { peer, protocol: protocol.name() },
+            false => NetError::Broken { peer },
+        });
+        is_malformed.then_some(Misdeed::Answer)
+    }
+
+    fn exchange(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> io::Result<()> {
+        let Line::Open(io, parser) = &mut self.line else { return Ok(()) };
+        io.write(cx, &mut self.outbox, |_| ())?;
+        while let Poll::Ready(read) = io.poll_read(cx, buffer) {
+            let mut input = &buffer[..read?];
+            while let Some(event) = parser.next(&mut input).map_err(malformed)? {
+                take_event(&mut self.waiting, parser, self.peer, event);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn take_event(waiting: &mut BTreeMap<u64, Waiting>, parser: &mut Parser, peer: PeerId, event: mux::Event<'_>) {
+    match event {
+        mux::Event::Answer { id, lengths } => match waiting.get_mut(&id) {
+            Some(waiting) => waiting.answer = Some(Assembly::answer(lengths)),
+            // Its cancellation is on its way.
+            None => parser.forget(id),
+        },
+        mux::Event::Bytes { id, bytes } => {
+            let answer = waiting.get_mut(&id).and_then(|waiting| waiting.answer.as_mut());
+            if answer.is_none_or(|answer| answer.push(bytes).is_err()) {
+                parser.forget(id);
+            }
+        }
+        mux::Event::Complete { id } => {
+            if let Some(Waiting { reply, answer: Some(answer) }) = waiting.remove(&id) {
+                let _ = reply.send(Ok(answer.finish().0));
+            }
+        }
+        mux::Event::Busy { id } => {
+            if let Some(waiting) = waiting.remove(&id) {
+                parser.forget(id);
+                let _ = waiting.reply.send(Err(NetError::Busy { peer }));
+            }
+        }
+        // The parser refuses what a serving side does not write.
+        mux::Event::Question { .. } | mux::Event::Cancel { .. } => (),
+    }
+}
+
+pub(super) fn malformed(fault: mux::Fault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
+}
