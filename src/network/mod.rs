@@ -49,12 +49,12 @@ pub mod faults;
 mod handle;
 mod metrics;
 mod mux;
-mod yamux;
 mod providers;
 mod reach;
 mod serving;
 mod transport;
 mod window;
+mod yamux;
 
 #[cfg(test)]
 mod tests;

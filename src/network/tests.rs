@@ -565,9 +565,9 @@ async fn a_peer_that_writes_without_being_read_is_held_at_its_windows() {
     let address: libp2p::Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", b.listen().port()).parse().unwrap();
     // Nobody answers these questions: each stream stays until its deadline.
     foreigner(9, |_| {
-        let streams = 2 * Protocol::Job.streams_max();
+        let streams = 2 * Protocol::Piece.in_flight_max();
         let config = Config::default().with_request_timeout(PATIENCE).with_max_concurrent_streams(streams);
-        let name = libp2p::StreamProtocol::new(Protocol::Job.name());
+        let name = libp2p::StreamProtocol::new(Protocol::Piece.name());
         let mut behaviour = Behaviour::with_codec(flood, [(name, ProtocolSupport::Outbound)], config);
         for _ in 0..streams {
             behaviour.send_request_with_addresses(&flooded, (), vec![address.clone()]);
@@ -575,7 +575,7 @@ async fn a_peer_that_writes_without_being_read_is_held_at_its_windows() {
         behaviour
     })
     .await;
-    wait_until(|| written.load(Ordering::Relaxed) >= yamux::DEFAULT_CREDIT as usize / 2).await;
+    wait_until(|| written.load(Ordering::Relaxed) >= ::yamux::DEFAULT_CREDIT as usize / 2).await;
     for n in 0..100 {
         let heartbeat = Frame::head(vec![n]);
         assert_eq!(a.ask(b.peer, Protocol::Liveness, heartbeat.clone()).await, Ok(heartbeat));

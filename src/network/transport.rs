@@ -18,8 +18,8 @@ use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp};
 
 use super::NetworkError;
 use super::coalesce::GatheredNoise;
-use super::yamux::Yamux;
 use super::reach::{Reach, Reaching};
+use super::yamux::Yamux;
 use crate::identity::NetworkSecret;
 
 /// From the first packet to a multiplexed, authenticated connection. A stalled peer must not hold a dial for long.
