@@ -15,10 +15,13 @@ use std::str::FromStr;
 
 use ed25519_dalek::SigningKey;
 use quorate_protocols::admission::Admission;
-use quorate_protocols::ids::{BootId, Incarnation, MemberId, PeerId};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, MemberId, PeerId};
+use quorate_protocols::job::JobSpec;
+use quorate_protocols::quorum::Command;
 
 use crate::folder::{self, FolderError};
 use crate::seams::Entropy;
+use crate::signatures::SubmitSignatures;
 
 pub const KEY_FILE: &str = "identity.key";
 pub const INCARNATION_FILE: &str = "incarnation";
@@ -91,14 +94,26 @@ pub struct Identity {
     pub boot: BootId,
     /// Grows with every start; settled before the node talks to anyone.
     pub boot_number: u64,
+    /// What was signed and verified here.
+    pub signatures: SubmitSignatures,
 }
 
 impl Identity {
     pub fn new(secret: [u8; 32], incarnation: Incarnation, boot: BootId) -> Self {
-        Self { key: SigningKey::from_bytes(&secret), incarnation, boot, boot_number: 0 }
+        Self {
+            key: SigningKey::from_bytes(&secret),
+            incarnation,
+            boot,
+            boot_number: 0,
+            signatures: SubmitSignatures::default(),
+        }
     }
     pub fn signing_key(&self) -> &SigningKey {
         &self.key
+    }
+    /// The submit of a job by this node.
+    pub fn sign_submit(&self, job: JobId, spec: JobSpec) -> Command {
+        self.signatures.sign(&self.key, job, spec)
     }
     pub fn peer(&self) -> PeerId {
         PeerId(self.key.verifying_key().to_bytes())

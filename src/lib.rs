@@ -28,6 +28,7 @@ pub mod primary;
 pub mod quorums;
 pub mod raft;
 pub mod resources;
+pub mod signatures;
 pub mod sources;
 pub mod storage;
 pub mod streams;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::ports::LocalQuorum;
 use crate::hosts::AllowedHosts;
+use crate::signatures::SubmitSignatures;
 
 /// Submits that one peer may make in a burst, and one more per this interval. Guesses: as fast as a quorum of small
 /// machines gets small jobs done, so that a stream of them is not slowed here; the burst is far below what fills a
@@ -37,6 +38,7 @@ pub struct Authority {
     quotas: Arc<Mutex<Quotas>>,
     /// Where conditions may have this node look.
     hosts: AllowedHosts,
+    signatures: SubmitSignatures,
     /// Whether any peer may have this node commit entries that do nothing, to measure how long that takes.
     is_measured: bool,
 }
@@ -55,6 +57,11 @@ impl Authority {
     /// A source that this node would not ask is refused when the trigger is submitted here.
     pub fn with_hosts(self, hosts: AllowedHosts) -> Self {
         Self { hosts, ..self }
+    }
+
+    /// With what this node knows of signatures.
+    pub fn with_signatures(self, signatures: SubmitSignatures) -> Self {
+        Self { signatures, ..self }
     }
 
     /// Of a node that was started for tests.
@@ -114,7 +121,7 @@ pub fn check(
     if let Command::Job(_, JobCommand::Submit { spec, .. }) = command {
         authority.take_submit(by)?;
         // Outside the state's lock: it takes as long as many small commands.
-        command.check_signature(by).map_err(|forbidden| forbidden.to_string())?;
+        authority.signatures.check(by, command).map_err(|forbidden| forbidden.to_string())?;
         authority.check_sources(spec)?;
     }
     let measures = authority.is_measured && matches!(command, Command::Quorum(QuorumCommand::Noop));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use quorate_protocols::ids::{JobId, Millis, QuorumId};
 use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, RunState};
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{CommandReply, Rejection};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot::error::TryRecvError;
@@ -154,7 +154,7 @@ impl Submits {
     /// Submits under the id. Committed when it returns `Ok`.
     pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<Submitted, SubmitError> {
         let end = Instant::now() + deadline;
-        let command = Command::submit(self.0.identity.signing_key(), job, spec);
+        let command = self.0.identity.sign_submit(job, spec);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.0.client.propose(job.quorum, command.clone(), left).await {

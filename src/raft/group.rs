@@ -68,6 +68,7 @@ pub struct GroupParts {
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
     pub clocks: Arc<NodeClocks>,
+    pub signatures: SubmitSignatures,
     /// When the group was created, on the monotonic clock; `None` when it was loaded from disk.
     pub created_at: Option<Millis>,
     /// What the group had applied, and told as events, when it was open before in this process.
@@ -112,8 +113,20 @@ pub struct Group {
 impl Group {
     /// Starts the group from what is on disk, and its actors in the caller's task group.
     pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
-        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, clocks, created_at, told } =
-            parts;
+        let GroupParts {
+            quorum,
+            member,
+            record,
+            seams,
+            storage,
+            links,
+            events,
+            metrics,
+            clocks,
+            signatures,
+            created_at,
+            told,
+        } = parts;
         let files = storage.files();
         let kept = rollback_guard::read(&*files, quorum)?;
         let keeper = RollbackGuard::new(files, quorum, member, kept);
@@ -128,7 +141,7 @@ impl Group {
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
         let snapshots = SnapshotStore::new(storage.clone(), quorum);
         let (state_machine, machine) =
-            StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
+            StateMachine::open(quorum, snapshots.clone(), events.clone(), (told, signatures), fault.clone())?;
         let connector = Connector {
             quorum,
             me: member,

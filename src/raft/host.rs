@@ -240,6 +240,7 @@ impl Inner {
             events: self.events.clone(),
             metrics: self.metrics.clone(),
             clocks: self.clocks.clone(),
+            signatures: self.identity.signatures.clone(),
             created_at,
             told,
         };

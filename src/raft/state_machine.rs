@@ -13,7 +13,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use quorate_protocols::ids::{Digest, LogIndex, QuorumId};
 use quorate_protocols::quorum::limits::{DIGEST_INTERVAL, DIGESTS_KEPT};
-use quorate_protocols::quorum::{BatchReply, QuorumState, SnapshotView};
+use quorate_protocols::quorum::{BatchReply, GenuineSubmits, QuorumState, SnapshotView};
 use tokio::sync::broadcast;
 
 use super::HostEvent;
@@ -23,6 +23,7 @@ use super::types::{
     Entry, LogId, Snapshot, SnapshotList, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
 };
 use crate::seams::{DiskError, run_blocking};
+use crate::signatures::SubmitSignatures;
 
 /// What a group has applied.
 pub struct Applied {
@@ -92,6 +93,7 @@ pub struct StateMachine {
     events: broadcast::Sender<HostEvent>,
     /// Entries up to here were told as events before, when the group was open earlier in this process.
     told: LogIndex,
+    signatures: SubmitSignatures,
     fault: LastFault,
 }
 
@@ -101,11 +103,11 @@ impl StateMachine {
         quorum: QuorumId,
         snapshots: SnapshotStore,
         events: broadcast::Sender<HostEvent>,
-        told: LogIndex,
+        (told, signatures): (LogIndex, SubmitSignatures),
         fault: LastFault,
     ) -> Result<(Self, Arc<Machine>), DiskError> {
         let machine = Arc::new(Machine::new(quorum));
-        let this = Self { quorum, machine: machine.clone(), snapshots, events, told, fault };
+        let this = Self { quorum, machine: machine.clone(), snapshots, events, told, signatures, fault };
         if let Some((meta, list)) = this.snapshots.current()? {
             this.replace(&meta, &list)?;
         }
@@ -142,16 +144,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        // Before the state is locked: it takes longer than all the rest.
+        let mut verified = Vec::new();
+        for entry in entries.into_iter().collect::<Vec<_>>() {
+            let genuine = match &entry.payload {
+                EntryPayload::Normal(batch) => self.signatures.verify(batch).await,
+                EntryPayload::Blank | EntryPayload::Membership(_) => GenuineSubmits::default(),
+            };
+            verified.push((entry, genuine));
+        }
         let mut happened = Vec::new();
         let (replies, understood) = self.machine.change(|applied| {
             let mut replies = Vec::new();
-            for entry in entries {
+            for (entry, genuine) in verified {
                 let index = LogIndex(entry.log_id.index);
                 applied.last = Some(entry.log_id);
                 let reply = match entry.payload {
                     EntryPayload::Blank => BatchReply::default(),
                     EntryPayload::Normal(batch) => {
-                        let (reply, events) = applied.state.apply(index, &batch);
+                        let (reply, events) = applied.state.apply_verified(index, &batch, &genuine);
                         if index > self.told {
                             happened.extend(events);
                         }

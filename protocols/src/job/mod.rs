@@ -11,6 +11,7 @@ pub mod record;
 pub mod signed;
 pub mod spec;
 pub mod store;
+pub mod submission;
 pub mod transition;
 pub mod why;
 

@@ -27,6 +27,7 @@ use super::limits::SPEC_BYTES_MAX;
 use super::plan::{Plan, Role};
 use super::record::JobRecord;
 use super::spec::JobSpec;
+use super::submission::Submission;
 use crate::approval::Signature;
 use crate::engine::Engine;
 use crate::ids::{Digest, JobId, PeerId};
@@ -39,7 +40,7 @@ use crate::trigger::record::FiredBy;
 use crate::wire;
 
 /// Keeps a signature on a job from being read as one on something else.
-const JOB_DOMAIN: &[u8] = b"quorate job 1\0";
+pub(super) const JOB_DOMAIN: &[u8] = b"quorate job 1\0";
 
 // The largest order is still one message: a call, the work that it was taken from, what fired it in both, and what
 // earlier tasks left.
@@ -47,8 +48,8 @@ const _: () =
     assert!(2 * (SPEC_BYTES_MAX + EVENT_DATA_BYTES_MAX + INLINE_OUTPUTS_BYTES_MAX) + 64 * 1024 < MESSAGE_BYTES_MAX);
 
 /// What an owner signs.
-#[derive(Serialize)]
-struct Statement {
+#[derive(Clone, Serialize)]
+pub(super) struct Statement {
     job: JobId,
     /// The digest of the trigger, if the job has one.
     trigger: Option<Digest>,
@@ -81,17 +82,13 @@ impl JobSpec {
         }
     }
 
-    fn statement(&self, job: JobId) -> Statement {
+    pub(super) fn statement(&self, job: JobId) -> Statement {
         Statement { job, trigger: self.trigger_digest(), work: digest(self.work()) }
     }
 
     /// The owner's signature: it asks for this under that id.
     pub fn sign(&self, key: &SigningKey, job: JobId) -> Signature {
-        Signature::sign(key, JOB_DOMAIN, &self.statement(job))
-    }
-
-    pub fn is_signed_by(&self, owner: PeerId, job: JobId, signature: &Signature) -> bool {
-        signature.verifies(owner, JOB_DOMAIN, &self.statement(job))
+        Submission::sign(key, job, self).0
     }
 
     /// The signature with what runs of the job need of it.

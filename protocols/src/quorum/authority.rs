@@ -1,6 +1,6 @@
 //! The authority of proposers: who may propose what, decided by the quorum's primary before a command enters the log.
 //!
-//! - *Submit*: any admitted peer, for itself: its signature is on the job ([`Command::check_signature`]). Quotas and
+//! - *Submit*: any admitted peer, for itself: its signature is on the job ([`Command::submission`]). Quotas and
 //!   the sources that a condition may name are the node's own to check.
 //! - What is asked of a job (*cancel* and the like), and *attach*, which goes on with an upload: the owner of the job
 //!   or an operator of the network, by the table of rights ([`super::rights`]). *Remove*: the owner of the claims that
@@ -77,17 +77,6 @@ impl QuorumState {
 }
 
 impl Command {
-    /// Whether a submit is signed by the peer that sends it. What is applied is checked again, by each member; this
-    /// keeps a forged one out of the log.
-    pub fn check_signature(&self, by: PeerId) -> Result<(), Forbidden> {
-        match self {
-            Self::Job(job, JobCommand::Submit { spec, signature }) if !spec.is_signed_by(by, *job, signature) => {
-                Err(Forbidden::NotSigned { job: *job, by })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Who may propose it. Exhaustive, group by group.
     pub fn author(&self) -> Author<'_> {
         match self {

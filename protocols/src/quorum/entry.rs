@@ -1,5 +1,6 @@
 //! Entries of a quorum's log: the only way to change its state.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -10,6 +11,7 @@ use super::kinds::KindCommand;
 use super::reply::{CommandReply, Rejection};
 use crate::ids::{JobId, ManifestHash, Millis, PeerId};
 use crate::job::spec::JobSpec;
+use crate::job::submission::{Genuine, Submission};
 use crate::job::transition::RunCommand;
 
 /// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
@@ -30,6 +32,26 @@ impl Batch {
     /// The first entry of a primary: nothing has passed.
     pub fn at(now: Millis, commands: Vec<(PeerId, Command)>) -> Self {
         Self { now, since: None, passed: Duration::ZERO, commands }
+    }
+
+    /// The submits in it, each with its place among the commands.
+    pub fn submissions(&self) -> impl Iterator<Item = (usize, Submission)> {
+        let submission = |(at, (by, command)): (usize, &(PeerId, Command))| Some((at, command.submission(*by)?.1));
+        self.commands.iter().enumerate().filter_map(submission)
+    }
+}
+
+/// The submits of one entry that are known to be signed by their authors, by their places among its commands
+/// ([`Batch::submissions`]). It spares applying the entry their verification, and changes nothing else.
+#[derive(Debug, Default)]
+pub struct GenuineSubmits(BTreeMap<usize, Genuine>);
+
+impl GenuineSubmits {
+    pub fn insert(&mut self, place: usize, genuine: Genuine) {
+        self.0.insert(place, genuine);
+    }
+    pub(super) fn contains(&self, place: usize) -> bool {
+        self.0.contains_key(&place)
     }
 }
 
@@ -68,6 +90,12 @@ impl Command {
     /// The submit of a job by the peer whose key it is.
     pub fn submit(key: &SigningKey, job: JobId, spec: JobSpec) -> Self {
         Self::Job(job, JobCommand::submit(key, job, spec))
+    }
+
+    /// What a submit by that peer is signed as; `None` for any other command.
+    pub fn submission(&self, by: PeerId) -> Option<(JobId, Submission)> {
+        let Self::Job(job, JobCommand::Submit { spec, signature }) = self else { return None };
+        Some((*job, Submission::new(by, *job, spec, signature)))
     }
 
     /// A command of kind *store*.

@@ -59,7 +59,7 @@ pub use claims::{Claim, ClaimSelector, Claims};
 pub use command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
 pub use door::{Door, Invitation, RaftClaim, Refusal};
 pub use duty::Duty;
-pub use entry::{Batch, BatchReply, Command};
+pub use entry::{Batch, BatchReply, Command, GenuineSubmits};
 pub use event::Event;
 pub use jobs::JobBook;
 pub use kinds::KindCommand;

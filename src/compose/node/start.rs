@@ -184,6 +184,7 @@ impl Reach {
         let Base { seams, identity, net, storage, certificates, directory, approver, quorums, .. } = base;
         let authority = Authority::new(settings.operators.clone())
             .with_hosts(settings.hosts.clone())
+            .with_signatures(identity.signatures.clone())
             .with_measuring(settings.is_measured);
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());

@@ -264,7 +264,7 @@ impl Objects {
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
     async fn submit(&self, job: JobId, spec: StoreSpec, progress: &watch::Sender<PutProgress>) -> Result<(), PutError> {
         let (started, size, profile) = (Instant::now(), spec.size, spec.profile);
-        let command = Command::submit(self.context.identity.signing_key(), job, JobSpec::store(spec));
+        let command = self.context.identity.sign_submit(job, JobSpec::store(spec));
         loop {
             let error = match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
                 Ok(_) => return Ok(()),

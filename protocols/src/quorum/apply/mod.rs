@@ -11,9 +11,10 @@ mod submit;
 
 use std::collections::BTreeSet;
 
+use self::submit::Submit;
 use super::clock::{ClockStep, is_step, millis_between};
 use super::command::{JobCommand, ObjectCommand, QuorumCommand, TaskCommand};
-use super::entry::{Batch, BatchReply, Command};
+use super::entry::{Batch, BatchReply, Command, GenuineSubmits};
 use super::event::Event;
 use super::limits::{LEVEL, STANDBYS_MAX};
 use super::reply::{Applied, CommandReply, Rejection, invalid};
@@ -29,11 +30,23 @@ use crate::wire;
 impl QuorumState {
     /// Applies one entry. Deterministic: the same entries give the same state, replies and events on every member.
     pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> (BatchReply, Vec<Event>) {
+        self.apply_verified(index, batch, &GenuineSubmits::default())
+    }
+
+    /// The same, with what is known of the signatures in the entry. What is not known is verified here.
+    pub fn apply_verified(
+        &mut self,
+        index: LogIndex,
+        batch: &Batch,
+        genuine: &GenuineSubmits,
+    ) -> (BatchReply, Vec<Event>) {
         let mut events = Vec::new();
         self.advance(batch, &mut events);
         let before = self.quiet_duties();
-        let replies: Vec<_> =
-            batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
+        let commands = batch.commands.iter().enumerate();
+        let replies = commands
+            .map(|(place, (by, command))| self.apply_command(*by, command, genuine.contains(place), &mut events))
+            .collect();
         self.serve_finished(&mut events);
         self.schedule(&mut events);
         self.tasks.report_halted(&mut events);
@@ -74,13 +87,18 @@ impl QuorumState {
 
     // ---- one command ----
 
-    fn apply_command(&mut self, by: PeerId, command: &Command, events: &mut Vec<Event>) -> Applied {
+    /// `is_genuine`: the command is a submit that is known to be signed by its author.
+    fn apply_command(&mut self, by: PeerId, command: &Command, is_genuine: bool, events: &mut Vec<Event>) -> Applied {
         let needed = command.level();
         if needed > self.level {
             return Err(Rejection::Level { needed, level: self.level });
         }
         match command {
             Command::Quorum(command) => self.apply_quorum(command, events),
+            Command::Job(job, JobCommand::Submit { spec, signature }) => {
+                let submit = Submit { by, job: *job, spec, signature, is_genuine };
+                self.submit(submit, events)
+            }
             Command::Job(job, command) => self.apply_job(by, *job, command, events),
             Command::Kind(job, command) => self.apply_kind(by, *job, command, events),
             Command::Task(command) => self.apply_task(by, command, events),
@@ -136,9 +154,6 @@ impl QuorumState {
     }
 
     fn apply_job(&mut self, by: PeerId, job: JobId, command: &JobCommand, events: &mut Vec<Event>) -> Applied {
-        if let JobCommand::Submit { spec, signature } = command {
-            return self.submit(by, job, spec, signature, events);
-        }
         let Some(control) = command.run_command() else { return Err(Rejection::UnknownJob { job }) };
         let is_trigger = self.jobs.run_for(job, control)?.trigger().is_some();
         match is_trigger {

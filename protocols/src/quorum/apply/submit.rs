@@ -5,11 +5,22 @@ use crate::ids::{JobId, PeerId};
 use crate::job::limits::SPEC_BYTES_MAX;
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::job::spec::JobSpec;
+use crate::job::submission::Submission;
 use crate::quorum::event::Event;
 use crate::quorum::reply::{Applied, invalid};
 use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::state::QuorumState;
 use crate::wire;
+
+/// A submit as an entry has it.
+pub(super) struct Submit<'a> {
+    pub by: PeerId,
+    pub job: JobId,
+    pub spec: &'a JobSpec,
+    pub signature: &'a Signature,
+    /// It is known to be signed by its author.
+    pub is_genuine: bool,
+}
 
 /// Refuses what no run could do, before anything is recorded.
 fn check_spec(spec: &JobSpec, bytes: usize) -> Result<(), Rejection> {
@@ -57,20 +68,14 @@ impl QuorumState {
         Ok(None)
     }
 
-    pub(in crate::quorum) fn submit(
-        &mut self,
-        by: PeerId,
-        job: JobId,
-        spec: &JobSpec,
-        signature: &Signature,
-        events: &mut Vec<Event>,
-    ) -> Applied {
+    pub(super) fn submit(&mut self, submit: Submit<'_>, events: &mut Vec<Event>) -> Applied {
+        let Submit { by, job, spec, signature, is_genuine } = submit;
         if let Some(reply) = self.check_submit(by, job, spec)? {
             return Ok(reply);
         }
         // A primary may put whom it likes beside a command. Nobody else's name comes into the record by that. Last: it
         // costs more than all before it, and only what is taken needs it.
-        if !spec.is_signed_by(by, job, signature) {
+        if !is_genuine && Submission::new(by, job, spec, signature).verify().is_none() {
             return Err(Rejection::NotSigned { job, by });
         }
         let run = match spec {

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::job::batch::{BatchSpec, Map, Reduce};
 use crate::job::signed::{OrderFault, check_order};
 use crate::job::spec::TriggeredSpec;
-use crate::quorum::authority::Forbidden;
+use crate::job::submission::Genuine;
 use crate::quorum::command::{TaskCommand, TriggerCommand};
 use crate::quorum::limits::LEVEL;
 use crate::task::message::{Assignment, FireProof, OwnerProof, StepContext};
@@ -76,6 +76,10 @@ fn proof(context: &mut StepContext) -> &mut OwnerProof {
     context.proof.as_mut().expect("commands are ordered with a proof")
 }
 
+fn verified(submit: &Command, by: PeerId) -> Option<Genuine> {
+    submit.submission(by).and_then(|(_, submission)| submission.verify())
+}
+
 /// Goal: nobody comes into a record by another's hand. Method: a primary puts a name beside a submit; every member
 /// refuses it when it is applied, and an honest primary before.
 #[test]
@@ -95,12 +99,12 @@ fn a_job_is_only_in_the_name_of_the_peer_that_signed_it() {
     let mut quorum = quorum();
     for forged in [signed_by_other, of_another_job, of_another_spec] {
         let by = peer(OWNER);
-        assert_eq!(forged.check_signature(by), Err(Forbidden::NotSigned { job: job(1), by }));
+        assert_eq!(verified(&forged, by), None);
         assert_eq!(quorum.apply(by, forged), Err(Rejection::NotSigned { job: job(1), by }));
         assert!(quorum.state.jobs().is_empty());
     }
     let honest = Command::submit(&key(OWNER), job(1), spec);
-    assert_eq!(honest.check_signature(peer(OWNER)), Ok(()));
+    assert!(verified(&honest, peer(OWNER)).is_some());
     quorum.apply(peer(OWNER), honest).unwrap();
     assert_eq!(quorum.state.jobs()[&job(1)].owner, peer(OWNER));
 }
