@@ -46,6 +46,7 @@ use super::state_machine::{Machine, StateMachine};
 use super::types::{Membership, Raft, config, members_of};
 use super::{HostEvent, QuorumError};
 use crate::seams::{DiskError, Seams};
+use crate::signatures::SubmitSignatures;
 use crate::storage::Storage;
 use status::Status;
 
