@@ -418,7 +418,14 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     assert_eq!((quorum.job_state(2), quorum.state.objects[&hash].job), (RunState::Succeeded, job(1)));
     assert_eq!(quorum.state.jobs[&job(2)].store().unwrap().1.releasing.len(), 3);
     let remove = |owner| {
-        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(owner)), force: false })
+        Command::Object(
+            hash,
+            ObjectCommand::Remove {
+                claims: ClaimSelector::OwnedBy(peer(owner)),
+                seen: LogIndex(u64::MAX),
+                force: false,
+            },
+        )
     };
     let said = |reply: Result<CommandReply, Rejection>| match reply {
         Ok(CommandReply::Removed { removed, kept }) => {

@@ -86,7 +86,7 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
         ),
         Command::Object(
             ManifestHash([1; 32]),
-            ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(3)), force: false },
+            ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(3)), seen: LogIndex(u64::MAX), force: false },
         ),
     ] {
         // Not even the owner.
