@@ -89,7 +89,7 @@ mod tests {
     use quorate_protocols::ids::{LogIndex, Millis, QuorumId};
     use quorate_protocols::job::StoreSpec;
     use quorate_protocols::object::Profile;
-    use quorate_protocols::quorum::{QuorumState, Rejection};
+    use quorate_protocols::quorum::{Control, QuorumState, Rejection};
 
     use super::*;
     use crate::seams::TaskGroup;
@@ -150,6 +150,6 @@ mod tests {
             let forbidden = Forbidden::NotSigned { job: job(1), by: peer(2) };
             assert_eq!(signatures.check(peer(2), &honest), Err(forbidden));
         }
-        assert_eq!(signatures.check(peer(2), &Command::Job(job(1), JobCommand::Cancel)), Ok(()));
+        assert_eq!(signatures.check(peer(2), &Command::control(job(1), LogIndex(1), Control::Cancel)), Ok(()));
     }
 }

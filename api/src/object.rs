@@ -144,7 +144,7 @@ pub struct Claim {
 
 impl From<quorum::Claim> for Claim {
     fn from(claim: quorum::Claim) -> Self {
-        let quorum::Claim { owner, name, job, at } = claim;
+        let quorum::Claim { owner, name, job, at, since: _ } = claim;
         Self { owner, name, job, claimed_at: at }
     }
 }

@@ -13,11 +13,11 @@ use quorate_api::{
     PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, RunState, SubmitInfo,
 };
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{JobId, Millis, ObjectId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, Millis, Nonce, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{CommandReply, Control};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
@@ -70,8 +70,10 @@ pub trait Backend: Send + Sync + 'static {
     fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>>;
     /// Asks the owning quorum about a job. What it does not know is *not found*.
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
-    /// Commits a command about a job as this node.
-    fn command(&self, job: JobId, command: Command) -> Answer<'_, CommandReply>;
+    /// Has the job do something else, as this node.
+    fn control(&self, job: JobId, control: Control) -> Answer<'_, ()>;
+    /// Has the trigger fire now, once for each nonce.
+    fn fire(&self, job: JobId, nonce: Nonce, respect_overlap: bool) -> Answer<'_, CommandReply>;
     /// Random bytes for an id.
     fn random(&self) -> [u8; 16];
     /// An id to submit under.

@@ -104,6 +104,7 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
         | Rejection::NoTrigger { .. }
         | Rejection::HasTrigger { .. }
         | Rejection::EventGap { .. }
+        | Rejection::Superseded { .. }
         | Rejection::Conflict { .. }
         | Rejection::InUse { .. }
         | Rejection::StaleAttempt { .. }
@@ -132,6 +133,12 @@ impl From<ClientError> for ApiError {
                     "try again without --quorum: this node passes the quorum over for a minute. One owner has half of \
                      what a quorum holds; `quorate quorum show` says what room it has in all",
                 ),
+            ),
+            ClientError::Rejected(rejection @ Rejection::Superseded { job, .. }) => (
+                code_of(rejection),
+                Some(format!(
+                    "somebody else commands it at the same time; `quorate job show {job}` shows where it stands"
+                )),
             ),
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (

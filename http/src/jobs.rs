@@ -12,10 +12,9 @@ use quorate_api::{
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::HISTORY_MAX;
-use quorate_protocols::quorum::command::Resolution;
+use quorate_protocols::quorum::command::{Control, Resolution};
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
-use quorate_protocols::quorum::{Command, JobCommand};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -200,28 +199,28 @@ const fn may_pass(code: ErrorCode) -> bool {
 #[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn cancel(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Job(job, JobCommand::Cancel)).await
+    control_job(&backend, job, Control::Cancel).await
 }
 
 /// Stops the work of a job that computes, until it is resumed. Tasks go on from their checkpoints.
 #[utoipa::path(post, path = "/v1/jobs/{job}/pause", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn pause(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Job(job, JobCommand::Pause)).await
+    control_job(&backend, job, Control::Pause).await
 }
 
 /// Lets a paused job go on.
 #[utoipa::path(post, path = "/v1/jobs/{job}/resume", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn resume(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Job(job, JobCommand::Resume)).await
+    control_job(&backend, job, Control::Resume).await
 }
 
 /// Has the tasks that were given up, or parked, tried again: of a job that waits for a person.
 #[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn retry(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Job(job, JobCommand::Retry)).await
+    control_job(&backend, job, Control::Retry).await
 }
 
 /// Decides about a job that waits for a person.
@@ -238,7 +237,7 @@ pub async fn resolve(
         ResolutionInfo::Fail => Resolution::Fail,
         ResolutionInfo::Revert => Resolution::Revert,
     };
-    command_job(&backend, job, Command::Job(job, JobCommand::Resolve { resolution })).await
+    control_job(&backend, job, Control::Resolve { resolution }).await
 }
 
 /// Changes priority, parallelism or resources of a job that lives. Attempts that run keep what they have.
@@ -266,12 +265,12 @@ pub async fn update(
         };
         resources = Some(Requirement { capacity, labels: labels.unwrap_or(now.labels) });
     }
-    command_job(&backend, job, Command::Job(job, JobCommand::Update { priority, parallelism, resources })).await
+    control_job(&backend, job, Control::Update { priority, parallelism, resources }).await
 }
 
-/// Commits the command; the job as it is afterwards.
-pub async fn command_job(backend: &Shared, job: JobId, command: Command) -> Result<Json<JobInfo>, ApiError> {
-    backend.command(job, command).await?;
+/// Has the job do it; the job as it is afterwards.
+pub async fn control_job(backend: &Shared, job: JobId, control: Control) -> Result<Json<JobInfo>, ApiError> {
+    backend.control(job, control).await?;
     Ok(Json(backend.job(job).await?))
 }
 

@@ -27,13 +27,15 @@ use quorate_node::resources::ScopeUsage;
 use quorate_node::seams::TaskGroup;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{JobId, Millis, ObjectId, PeerId, QuorumId, TaskIndex};
+use quorate_protocols::ids::{JobId, Millis, Nonce, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobRecord, JobSpec, RunState};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::request::{ObjectView, QuorumView};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses};
+use quorate_protocols::quorum::{
+    Claim, Command, CommandReply, Control, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses,
+};
 use quorate_protocols::task::message::{LogStream, OutputRef};
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
@@ -456,11 +458,12 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn command(&self, job: JobId, command: Command) -> Answer<'_, CommandReply> {
-        Box::pin(async move {
-            let (reply, _) = self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?;
-            Ok(reply)
-        })
+    fn control(&self, job: JobId, control: Control) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(self.node.jobs().control(job, control, QUESTION_DEADLINE).await?) })
+    }
+
+    fn fire(&self, job: JobId, nonce: Nonce, respect_overlap: bool) -> Answer<'_, CommandReply> {
+        Box::pin(async move { Ok(self.node.jobs().fire(job, nonce, respect_overlap, QUESTION_DEADLINE).await?) })
     }
 
     fn random(&self) -> [u8; 16] {
@@ -511,16 +514,21 @@ impl Backend for NodeBackend {
         Box::pin(async move {
             let claims = self.object_view(object).await?.record.claims;
             let selector = removal.select(object, self.node.identity().peer(), &claims)?;
-            let (removed, kept) = claims.part(&selector);
+            let seen = claims.seen();
+            let (removed, kept) = claims.part(&selector, seen);
             if kept.is_empty() && !removal.force {
                 self.check_unused(object).await?;
             }
-            let command =
-                Command::Object(object.manifest, ObjectCommand::Remove { claims: selector, force: removal.force });
+            let force = removal.force;
+            let command = Command::Object(object.manifest, ObjectCommand::Remove { claims: selector, seen, force });
             match self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await {
                 // What a try before this one gave up is not in its reply.
                 Ok((CommandReply::Removed { removed: now, kept }, _)) => {
-                    let removed = if now.is_empty() { removed } else { now };
+                    let is_kept =
+                        |gone: &Claim| kept.iter().any(|kept| (kept.owner, &kept.name) == (gone.owner, &gone.name));
+                    // Nor are claims gone that were renewed since they were read.
+                    let before = removed.into_iter().filter(|gone| !is_kept(gone)).collect();
+                    let removed = if now.is_empty() { before } else { now };
                     Ok(views::removal_info(object, removed, kept))
                 }
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => {

@@ -119,7 +119,7 @@ fn keepers(claims: &Claims) -> String {
 mod tests {
     use super::*;
     use quorate_api::ErrorCode;
-    use quorate_protocols::ids::{JobId, ManifestHash, Millis};
+    use quorate_protocols::ids::{JobId, LogIndex, ManifestHash, Millis};
 
     const OBJECT: ObjectId = ObjectId { quorum: QuorumId([1; 16]), manifest: ManifestHash([2; 32]) };
 
@@ -134,6 +134,7 @@ mod tests {
             name: name.map(str::to_owned),
             job,
             at: Millis(5),
+            since: LogIndex(1),
         };
         of.iter().map(claim).collect::<Vec<_>>().into()
     }

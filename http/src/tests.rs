@@ -23,15 +23,17 @@ use quorate_api::{
 };
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
-    BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
+    BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, Nonce, ObjectId, PeerId, PieceIndex, QuorumId, Term,
 };
-use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::plan::keyed_job;
+use quorate_protocols::job::{JobRecord, JobSpec};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Batch, Claim, ClaimSelector, Claims, Command, CommandReply, QuorumState, Rejection};
+use quorate_protocols::quorum::{
+    Batch, Claim, ClaimSelector, Claims, Command, CommandReply, Control, QuorumState, Rejection, TriggerCommand,
+};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use quorate_testnet::Client;
@@ -132,6 +134,9 @@ fn owner() -> Identity {
 impl Fake {
     fn commit(&self, command: Command) -> Result<CommandReply, ApiError> {
         self.commit_by(PeerId([9; 32]), command)
+    }
+    fn seen(&self, job: JobId) -> LogIndex {
+        self.state.lock().jobs().get(&job).map(JobRecord::seen).unwrap_or_default()
     }
     fn commit_by(&self, by: PeerId, command: Command) -> Result<CommandReply, ApiError> {
         let batch = Batch::at(Millis(1_000), vec![(by, command)]);
@@ -246,8 +251,17 @@ impl Backend for Fake {
             }
         })
     }
-    fn command(&self, _: JobId, command: Command) -> Answer<'_, CommandReply> {
-        Box::pin(async move { self.commit(command) })
+    fn control(&self, job: JobId, control: Control) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let seen = self.seen(job);
+            self.commit(Command::control(job, seen, control)).map(drop)
+        })
+    }
+    fn fire(&self, job: JobId, nonce: Nonce, respect_overlap: bool) -> Answer<'_, CommandReply> {
+        Box::pin(async move {
+            let seen = self.seen(job);
+            self.commit(Command::Trigger(TriggerCommand::Fire { job, seen, nonce, respect_overlap }))
+        })
     }
     fn random(&self) -> [u8; 16] {
         self.randoms.fetch_add(1, Ordering::Relaxed).to_le_bytes().repeat(2).try_into().expect("twice eight bytes")
@@ -310,13 +324,14 @@ impl Backend for Fake {
                 name: Some(name.to_owned()),
                 job: JOB,
                 at: Millis(5),
+                since: LogIndex(1),
             };
             let claims = Claims::from(vec![claim(9, "a.txt"), claim(9, "b.txt"), claim(8, "a.txt")]);
             let selector = removal.select(object, PeerId([9; 32]), &claims)?;
             if selector == ClaimSelector::All {
                 return Err(ClientError::Forbidden { reason: "not yours".into() }.into());
             }
-            let (removed, kept) = claims.part(&selector);
+            let (removed, kept) = claims.part(&selector, claims.seen());
             Ok(views::removal_info(object, removed, kept.into_vec()))
         })
     }

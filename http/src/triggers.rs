@@ -9,14 +9,14 @@ use quorate_protocols::ids::{JobId, Nonce};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, TriggerCommand};
+use quorate_protocols::quorum::{CommandReply, Control};
 use quorate_protocols::trigger::{Schedule, TriggerRun};
 use serde::Deserialize;
 
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{self, Path, Query};
-use super::jobs::command_job;
+use super::jobs::control_job;
 use super::page::{Gathered, PageParams};
 use super::tasks::record;
 use super::views;
@@ -101,7 +101,7 @@ pub async fn fire(
 ) -> Result<Json<FireInfo>, ApiError> {
     let FireRequest { respect_overlap, nonce } = request;
     let nonce = nonce.unwrap_or_else(|| Nonce(backend.random()));
-    match backend.command(job, Command::Trigger(TriggerCommand::Fire { job, nonce, respect_overlap })).await? {
+    match backend.fire(job, nonce, respect_overlap).await? {
         CommandReply::Fired(row) => Ok(Json(views::fire_info(&row))),
         CommandReply::Done => Err(ApiError::new(
             ErrorCode::Conflict,
@@ -115,14 +115,14 @@ pub async fn fire(
 #[utoipa::path(post, path = "/v1/jobs/{job}/suspend", tag = "triggers", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn suspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Trigger(TriggerCommand::Suspend { job })).await
+    control_job(&backend, job, Control::Suspend).await
 }
 
 /// Lets a suspended trigger fire again. What fell due meanwhile is recorded as skipped.
 #[utoipa::path(post, path = "/v1/jobs/{job}/unsuspend", tag = "triggers", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn unsuspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Trigger(TriggerCommand::Unsuspend { job })).await
+    control_job(&backend, job, Control::Unsuspend).await
 }
 
 fn triggered(record: &JobRecord) -> Result<(&TriggeredSpec, &TriggerRun), ApiError> {

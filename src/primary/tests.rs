@@ -11,14 +11,14 @@ use quorate_protocols::approval::{ApprovalMessage, Subject, Writer};
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::PeerAdvert;
 use quorate_protocols::ids::{
-    Attempt, BootId, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex, Term,
+    Attempt, BootId, JobId, LogIndex, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex, Term,
 };
 use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::job::{ColumnState, JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
-use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
+use quorate_protocols::quorum::{Command, Control, QuorumCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 
 use super::*;
@@ -541,7 +541,7 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
         // Once soon, for a lease that nobody uses lasts for seconds, and then in rounds.
         assert!(renewed.get(peer).is_some_and(|times| (3..=6).contains(times)), "{peer}: {renewed:?}");
     }
-    world.commit(Command::Job(JOB, JobCommand::Cancel));
+    world.commit(Command::control(JOB, LogIndex(u64::MAX), Control::Cancel));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let renewed = world.holders.renewed.lock().clone();
     tokio::time::sleep(2 * lease).await;

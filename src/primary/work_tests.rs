@@ -10,12 +10,12 @@ use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::PeerAdvert;
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
+use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, LogIndex, Millis, PeerId, Term};
 use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, REPEAT_MIN, trusted};
-use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
+use quorate_protocols::quorum::{Command, Control, QuorumState, TaskCommand};
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt};
@@ -445,7 +445,7 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
     let world = world(2, 1);
     world.submit(spec(1));
     let task = world.ordered(2).await[0];
-    world.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Cancel)).unwrap();
+    world.quorum.commit(peer(99), Command::control(JOB, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     let stops = || {
         let heard = world.script.heard.lock();
         let stop = |message: &&TaskMessage| matches!(message, TaskMessage::Stop { tasks, .. } if tasks == &[task]);
@@ -469,7 +469,7 @@ async fn over_slow_links_and_disks_a_worker_has_the_time_to_stop_before_it_is_as
     world.submit(spec(1));
     world.ordered(2).await;
     let before = world.messages(2);
-    world.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Cancel)).unwrap();
+    world.quorum.commit(peer(99), Command::control(JOB, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     tokio::time::sleep(latency.round_trip + 2 * latency.sync + latency.commit()).await;
     assert_eq!(world.messages(2) - before, 1);
     tokio::time::sleep(latency.commit()).await;

@@ -7,7 +7,8 @@
 //!
 //! What it promises: until the deadline it keeps trying across failovers, with short jittered pauses; a dead peer
 //! costs one refused dial or one short try, never the whole deadline; a command is sent again after an unknown outcome,
-//! which is right because every command is idempotent. [`ClientError::Unknown`] is returned only when some try may
+//! which is right because every command is idempotent: it is known again, or acts on what its sender has seen alone
+//! ([`super::control`]). [`ClientError::Unknown`] is returned only when some try may
 //! have been carried out. A try ends as soon as the quorum has announced a later term, however long it was to be
 //! waited for: its peer led the quorum at most until then. What it does not promise: order between two commands that
 //! are in flight together.
@@ -315,6 +316,14 @@ impl QuorumClient {
         let mut pause = PAUSE_MIN;
         loop {
             if let Some(result) = self.round(quorum, &ask, end, &mut account).await {
+                let superseded =
+                    |reply: &Result<_, Rejection>| matches!(reply, Err(Rejection::Superseded { controlled: true, .. }));
+                let is_unsure = matches!(&result, Ok(FinalAnswer::Reply(reply)) if superseded(reply));
+                if is_unsure && account.may_have_acted {
+                    // A try that was not answered may have been applied before the control that came in between.
+                    account.unknown_because = Some("somebody else commanded the job meanwhile".to_owned());
+                    return Err(self.verdict(account, quorum, began.elapsed()));
+                }
                 return result;
             }
             if account.providers_empty >= PROVIDERS_EMPTY_MAX && !account.reached && !account.may_have_acted {

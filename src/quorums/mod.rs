@@ -3,6 +3,7 @@
 //! - [`client`] commits and asks as this node, wherever the quorum is; [`request`] answers, in process and, through
 //!   [`server`], for peers; [`task_server`] is the end of the task protocol, for the primaries on this node and for its
 //!   own worker.
+//! - [`control`] has jobs do something else, each command by what its sender has seen of the job.
 //! - [`port`] is what the rest of the node sees of the client: propose, query, watch, report, members.
 //! - [`watches`] has one session with each quorum, for all who wait for its jobs here.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
@@ -16,6 +17,7 @@
 pub mod approvals;
 pub mod authority;
 pub mod client;
+mod control;
 pub mod logs;
 pub mod placement;
 pub mod port;

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
+use quorate_protocols::ids::{Attempt, JobId, LeaseId, LogIndex, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use quorate_protocols::job::batch::{BatchSpec, Map, Reduce};
 use quorate_protocols::job::record::RunState;
-use quorate_protocols::quorum::{Command, JobCommand};
+use quorate_protocols::quorum::{Command, Control};
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{LogStream, StepContext, TaskAnswer, TaskMessage};
@@ -154,7 +154,7 @@ async fn cancelled_work_is_stopped_and_confirmed() {
     let mut world = World::new(1, 2).await;
     let job = world.submit(1, compute(Map::Count(5), call(&["wait"])));
     world.run_while(|world| world.running(0) < 2).await;
-    world.apply(OWNER, Command::Job(job, JobCommand::Cancel));
+    world.apply(OWNER, Command::control(job, LogIndex(u64::MAX), Control::Cancel));
     world.run_until(job, RunState::Cancelled).await;
     world.settle().await;
     assert_eq!((world.running(0), world.metrics(0).held.get(), world.rows(0)), (0, 0, 0));

@@ -4,7 +4,6 @@ use quorate_api::{
     RunState, SUBMIT_MANY_BYTES_MAX, SUBMIT_MANY_JOBS_MAX, SubmitAnswer, SubmitManyInfo, SubmitOutcome, SubmitRequest,
     Verb, WaitedInfo,
 };
-use quorate_protocols::quorum::JobCommand;
 use serde_json::{Value, json};
 
 use super::jobs::{SPEC, request};
@@ -29,7 +28,7 @@ impl Edge {
         while self.fake.job(job).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        self.fake.commit(Command::Job(job, JobCommand::Cancel)).unwrap();
+        self.fake.commit(Command::control(job, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     }
     async fn many(&self, requests: &impl serde::Serialize) -> Vec<SubmitOutcome> {
         let answer: SubmitManyInfo = self.client.post(MANY, requests).await.unwrap_or_else(|error| panic!("{error:?}"));

@@ -8,7 +8,7 @@ use super::kind::WorkSpec;
 use super::signed::OwnerSignature;
 use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
-use crate::ids::{JobId, Millis, PeerId};
+use crate::ids::{Digest, JobId, Millis, PeerId};
 use crate::job::spec::TriggeredSpec;
 pub use crate::run_state::RunState;
 use crate::trigger::record::{FiredBy, TriggerRun};
@@ -40,13 +40,31 @@ pub struct JobRecord {
     pub finished_at: Option<Millis>,
     /// The last entry of the log that changed what is told of the job: see [`crate::quorum::Event::jobs`].
     pub revision: LogIndex,
+    /// Since which entry controls meet the job as it stands: that of its submit, of its last control or of its last
+    /// change of state.
+    pub since: LogIndex,
+    /// The last control, if there was one.
+    pub controlled: Option<Box<Controlled>>,
     pub run: Run,
     /// The trigger that made the run.
     pub fired_by: Option<FiredBy>,
     pub history: Vec<HistoryEntry>,
 }
 
+/// A control that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controlled {
+    /// The entry that applied it.
+    pub at: LogIndex,
+    /// Over sender, what the sender had seen and the control: a copy that comes later is known by it.
+    pub digest: Digest,
+}
+
 impl JobRecord {
+    /// What one has seen who reads the record now.
+    pub fn seen(&self) -> LogIndex {
+        self.revision.max(self.since)
+    }
     /// The run of a job that stores, taken out of the record with its specification.
     pub fn into_store(self) -> Option<(StoreSpec, StoreRun)> {
         match (self.spec, self.run) {

@@ -15,7 +15,7 @@
 
 use crate::ids::{JobId, ManifestHash, PeerId};
 use crate::quorum::author::Author;
-use crate::quorum::command::{JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::command::{Control, JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::entry::Command;
 use crate::quorum::rights::{Party, Verb};
 use crate::quorum::state::QuorumState;
@@ -106,16 +106,25 @@ impl QuorumCommand {
 
 impl JobCommand {
     const fn author(&self, job: JobId) -> Author<'_> {
-        let verb = match self {
-            Self::Submit { .. } => return Author::Anyone,
+        match self {
+            Self::Submit { .. } => Author::Anyone,
+            Self::Control { control, .. } => Author::Owner { job, verb: control.verb() },
+        }
+    }
+}
+
+impl Control {
+    const fn verb(&self) -> Verb {
+        match self {
             Self::Cancel => Verb::Cancel,
             Self::Pause => Verb::Pause,
             Self::Resume => Verb::Resume,
             Self::Retry => Verb::Retry,
             Self::Resolve { .. } => Verb::Resolve,
             Self::Update { .. } => Verb::Update,
-        };
-        Author::Owner { job, verb }
+            Self::Suspend => Verb::Suspend,
+            Self::Unsuspend => Verb::Unsuspend,
+        }
     }
 }
 
@@ -145,8 +154,6 @@ impl TriggerCommand {
     const fn author(&self) -> Author<'_> {
         match self {
             Self::Fire { job, .. } => Author::Owner { job: *job, verb: Verb::Fire },
-            Self::Suspend { job } => Author::Owner { job: *job, verb: Verb::Suspend },
-            Self::Unsuspend { job } => Author::Owner { job: *job, verb: Verb::Unsuspend },
             Self::Due { .. } | Self::Deliver { .. } | Self::Observe { .. } => Author::Primary,
         }
     }
@@ -203,29 +210,32 @@ mod tests {
 
     #[test]
     fn only_the_owner_and_the_operators_command_a_job_or_go_on_with_an_upload() {
-        for command in [
-            JobCommand::Cancel,
-            JobCommand::Pause,
-            JobCommand::Resume,
-            JobCommand::Retry,
-            JobCommand::Resolve { resolution: Resolution::Skip },
-            JobCommand::Update { priority: Some(1), parallelism: None, resources: None },
+        for control in [
+            Control::Cancel,
+            Control::Pause,
+            Control::Resume,
+            Control::Retry,
+            Control::Resolve { resolution: Resolution::Skip },
+            Control::Update { priority: Some(1), parallelism: None, resources: None },
+            Control::Suspend,
+            Control::Unsuspend,
         ] {
-            assert_eq!(allowed(&Command::Job(JOB, command)), [OWNER, OPERATOR]);
+            assert_eq!(allowed(&Command::control(JOB, LogIndex(1), control)), [OWNER, OPERATOR]);
         }
         assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), [OWNER, OPERATOR]);
-        let fire = TriggerCommand::Fire { job: JOB, nonce: Nonce([5; 16]), respect_overlap: true };
-        for command in [fire, TriggerCommand::Suspend { job: JOB }, TriggerCommand::Unsuspend { job: JOB }] {
-            assert_eq!(allowed(&Command::Trigger(command)), [OWNER, OPERATOR]);
-        }
-        let refusal = state().check_author(author(STRANGER), &Command::Job(JOB, JobCommand::Cancel)).unwrap_err();
+        let fire =
+            TriggerCommand::Fire { job: JOB, seen: LogIndex(u64::MAX), nonce: Nonce([5; 16]), respect_overlap: true };
+        assert_eq!(allowed(&Command::Trigger(fire)), [OWNER, OPERATOR]);
+        let refusal = state()
+            .check_author(author(STRANGER), &Command::control(JOB, LogIndex(u64::MAX), Control::Cancel))
+            .unwrap_err();
         assert!(refusal.to_string().ends_with("only its owner and the operators may cancel it"), "{refusal}");
     }
 
     #[test]
     fn a_job_that_is_not_known_has_no_owner() {
         let other = JobId { local: [7; 16], ..JOB };
-        let cancel = Command::Job(other, JobCommand::Cancel);
+        let cancel = Command::control(other, LogIndex(u64::MAX), Control::Cancel);
         assert_eq!(state().check_author(author(OWNER), &cancel), Err(Forbidden::UnknownJob { job: other }));
         assert_eq!(state().check_author(author(OPERATOR), &cancel), Ok(()));
     }
@@ -246,7 +256,9 @@ mod tests {
 
     #[test]
     fn claims_are_given_up_by_their_owner_or_an_operator() {
-        let remove = |claims| Command::Object(MANIFEST, ObjectCommand::Remove { claims, force: false });
+        let remove = |claims| {
+            Command::Object(MANIFEST, ObjectCommand::Remove { claims, seen: LogIndex(u64::MAX), force: false })
+        };
         let of = |number: u8| remove(ClaimSelector::OwnedBy(peer(number)));
         assert_eq!(allowed(&of(OWNER)), [OWNER, OPERATOR]);
         assert_eq!(allowed(&of(STRANGER)), [OPERATOR, STRANGER]);

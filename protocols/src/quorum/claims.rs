@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{JobId, Millis, PeerId};
+use crate::ids::{JobId, LogIndex, Millis, PeerId};
 use crate::quorum::limits::{NAMES_MAX, NAMES_PER_OWNER_MAX, OWNERS_MAX};
 
 /// One owner's word that an object is to be kept, under one name.
@@ -24,6 +24,8 @@ pub struct Claim {
     /// The run that stored the bytes under this name first.
     pub job: JobId,
     pub at: Millis,
+    /// The entry by which the owner said so last.
+    pub since: LogIndex,
 }
 
 /// The claims on one object, oldest first.
@@ -78,25 +80,37 @@ impl Claims {
         self.of(owner).next().is_some() || self.owners() < OWNERS_MAX
     }
 
-    /// Adds a claim, unless the owner has it already. To be asked of owners that are admitted.
+    /// What one has seen who reads these claims now.
+    pub fn seen(&self) -> LogIndex {
+        self.iter().map(|claim| claim.since).max().unwrap_or_default()
+    }
+
+    /// Adds a claim, or renews the one that the owner has already. To be asked of owners that are admitted.
     pub(in crate::quorum) fn add(&mut self, mut claim: Claim) {
         let own = self.of(claim.owner).filter(|claim| claim.name.is_some()).count();
         let all = self.iter().filter(|claim| claim.name.is_some()).count();
         // An owner's first name is always kept: there are at most `OWNERS_MAX` of these.
         let full = own >= NAMES_PER_OWNER_MAX || (own > 0 && all >= NAMES_MAX);
-        let is_known = |name: &Option<String>| self.of(claim.owner).any(|known| known.name == *name);
-        if is_known(&claim.name) || (full && is_known(&None)) {
-            return;
+        let of_name =
+            |name: &Option<String>| self.0.iter().position(|known| known.owner == claim.owner && known.name == *name);
+        let known = of_name(&claim.name).or_else(|| if full { of_name(&None) } else { None });
+        match known.and_then(|known| self.0.get_mut(known)) {
+            // Its owner was promised it anew: who looked before does not give it up any more.
+            Some(known) => known.since = claim.since,
+            None => {
+                if full {
+                    claim.name = None;
+                }
+                self.0.push(claim);
+            }
         }
-        if full {
-            claim.name = None;
-        }
-        self.0.push(claim);
     }
 
-    /// Parts the claims into those that are given up and those that are kept.
-    pub fn part(&self, selector: &ClaimSelector) -> (Vec<Claim>, Self) {
-        let (removed, kept) = self.0.iter().cloned().partition(|claim| selector.selects(claim));
+    /// Parts the claims into those that are given up and those that are kept, by one who has seen what was said up to
+    /// this entry.
+    pub fn part(&self, selector: &ClaimSelector, seen: LogIndex) -> (Vec<Claim>, Self) {
+        let given_up = |claim: &Claim| selector.selects(claim) && claim.since <= seen;
+        let (removed, kept) = self.0.iter().cloned().partition(given_up);
         (removed, Self(kept))
     }
 
@@ -124,7 +138,7 @@ mod tests {
 
     fn claim(owner: u16, name: Option<&str>) -> Claim {
         let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
-        Claim { owner: peer(owner), name: name.map(str::to_owned), job, at: Millis(7) }
+        Claim { owner: peer(owner), name: name.map(str::to_owned), job, at: Millis(7), since: LogIndex(1) }
     }
 
     #[test]
@@ -135,14 +149,14 @@ mod tests {
         }
         assert_eq!((claims.iter().count(), claims.owners()), (3, 2), "a claim that is there is not added again");
         let one = ClaimSelector::Named { owner: peer(1), name: Some("a.txt".into()) };
-        let (removed, kept) = claims.part(&one);
+        let (removed, kept) = claims.part(&one, LogIndex(1));
         assert_eq!(removed, [claim(1, Some("a.txt"))]);
         assert_eq!(kept.clone().into_vec(), [claim(1, Some("b.txt")), claim(2, Some("a.txt"))]);
-        let (removed, kept) = kept.part(&one);
+        let (removed, kept) = kept.part(&one, LogIndex(1));
         assert!(removed.is_empty() && kept.iter().count() == 2, "given up twice is given up once");
-        let (_, kept) = kept.part(&ClaimSelector::OwnedBy(peer(1)));
+        let (_, kept) = kept.part(&ClaimSelector::OwnedBy(peer(1)), LogIndex(1));
         assert_eq!(kept.into_vec(), [claim(2, Some("a.txt"))]);
-        assert!(claims.part(&ClaimSelector::All).1.is_empty());
+        assert!(claims.part(&ClaimSelector::All, LogIndex(1)).1.is_empty());
         assert!(one.is_of(peer(1)) && !one.is_of(peer(2)) && !ClaimSelector::All.is_of(peer(1)));
     }
 

@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use crate::ids::*;
 use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{JobCommand, QuorumCommand, TriggerCommand};
+use crate::quorum::command::{Control, QuorumCommand, TriggerCommand};
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
 use crate::quorum::limits::LEVEL_TRIGGERS;
@@ -128,7 +128,7 @@ impl Quorum {
     fn end_runs(&mut self) {
         let triggers = self.state.jobs.values().filter_map(|record| record.trigger());
         let live: Vec<JobId> = triggers.flat_map(|(_, run)| run.live.iter().copied()).collect();
-        live.into_iter().for_each(|job| self.apply(Command::Job(job, JobCommand::Cancel)));
+        live.into_iter().for_each(|job| self.apply(Command::control(job, LogIndex(u64::MAX), Control::Cancel)));
     }
 
     /// Nobody leads for a time, and then another primary does.
@@ -272,8 +272,8 @@ fn clocks_that_jump_ahead_and_back_many_times_leave_one_row_for_each_instant() {
         quorum.pass(20 + 17 * (round % 7));
         match round % 6 {
             2 => quorum.down(90),
-            4 => quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: jobs[0] })),
-            5 => quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: jobs[0] })),
+            4 => quorum.apply(Command::control(jobs[0], LogIndex(u64::MAX), Control::Suspend)),
+            5 => quorum.apply(Command::control(jobs[0], LogIndex(u64::MAX), Control::Unsuspend)),
             _ => (),
         }
         for job in jobs {
@@ -304,7 +304,7 @@ fn a_line_that_begins_anew_unseen_keeps_its_record() {
         quorum.pass(60);
         quorum.off = ahead;
         quorum.pass(30);
-        quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat }));
+        quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Suspend));
         quorum.off = -(HOUR as i64);
         quorum.pass(10);
         assert_eq!(quorum.state.trigger(beat).unwrap().1.clock.from, None, "it begins anew");
@@ -312,7 +312,7 @@ fn a_line_that_begins_anew_unseen_keeps_its_record() {
         quorum.off = 0;
         quorum.pass(300);
         quorum.audit(beat);
-        quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: beat }));
+        quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Unsuspend));
         let from = quorum.next_row(beat);
         quorum.pass(60);
         quorum.audit(beat);

@@ -9,7 +9,7 @@ use super::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::approval::{Approval, Grant, Signature};
 use crate::capacity::Requirement;
 use crate::certificate::Founding;
-use crate::ids::{Attempt, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, PieceIndex};
+use crate::ids::{Attempt, JobId, LeaseId, LogIndex, MemberId, Millis, Nonce, PeerId, PieceIndex};
 use crate::job::spec::JobSpec;
 use crate::job::store::SegmentProgress;
 use crate::job::transition::RunCommand;
@@ -52,6 +52,15 @@ pub enum JobCommand {
         /// The sender's, on the job's id and the specification: [`JobSpec::sign`].
         signature: Signature,
     },
+    /// Have the job do something else. `seen` is [`JobRecord::seen`](crate::job::JobRecord::seen) as the sender read
+    /// it: the control acts on what its sender has seen, and is refused when more has happened since. So a copy of it
+    /// that comes late changes nothing.
+    Control { seen: LogIndex, control: Control },
+}
+
+/// What its owner may have a job do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
     Cancel,
     Pause,
     Resume,
@@ -66,6 +75,9 @@ pub enum JobCommand {
         parallelism: Option<u32>,
         resources: Option<Requirement>,
     },
+    /// Of a trigger: skip what falls due from now on. Runs go on.
+    Suspend,
+    Unsuspend,
 }
 
 /// On a run that stores.
@@ -119,6 +131,9 @@ pub enum ObjectCommand {
     /// object is removed: its pieces are released and later deleted. Claims that are not there are given up already.
     Remove {
         claims: ClaimSelector,
+        /// [`Claims::seen`](super::claims::Claims::seen) as the sender read it. Claims that were made or renewed since
+        /// stay.
+        seen: LogIndex,
         /// Remove it even though live jobs of this quorum name it.
         force: bool,
     },
@@ -143,37 +158,21 @@ pub enum ObjectCommand {
 pub enum TriggerCommand {
     /// Primary: triggers are due by its clock. Each span moves one trigger on, or changes nothing if the record has
     /// moved since it was made.
-    Due {
-        spans: Vec<Span>,
-    },
+    Due { spans: Vec<Span> },
     /// Have a trigger fire now. The same nonce is the same fire.
     Fire {
         job: JobId,
+        /// As of [`JobCommand::Control`].
+        seen: LogIndex,
         nonce: Nonce,
         /// Whether the overlap policy counts; else it runs beside whatever runs.
         respect_overlap: bool,
     },
-    /// Skip what falls due from now on. Runs go on.
-    Suspend {
-        job: JobId,
-    },
-    Unsuspend {
-        job: JobId,
-    },
     /// Primary: events that `emitter` has sent, the ones after number `follows`. All of its events up to `reaches` that
     /// are for this quorum are among them, but for `lost` that it could not keep.
-    Deliver {
-        emitter: PeerId,
-        follows: u64,
-        reaches: u64,
-        lost: u64,
-        deliveries: Vec<Delivery>,
-    },
+    Deliver { emitter: PeerId, follows: u64, reaches: u64, lost: u64, deliveries: Vec<Delivery> },
     /// Primary: it probed the source of a condition.
-    Observe {
-        job: JobId,
-        observation: Observation,
-    },
+    Observe { job: JobId, observation: Observation },
 }
 
 impl QuorumCommand {
@@ -206,23 +205,41 @@ impl JobCommand {
                     if kind > LEVEL_TRIGGERS { kind } else { LEVEL_TRIGGERS }
                 }
             },
-            Self::Cancel | Self::Pause | Self::Resume | Self::Retry | Self::Resolve { .. } | Self::Update { .. } => {
-                LEVEL_FIRST
-            }
+            Self::Control { control, .. } => control.level(),
         }
     }
 
     /// What it is to the run; `None` for the submit, which makes it.
     pub const fn run_command(&self) -> Option<RunCommand> {
-        Some(match self {
-            Self::Submit { .. } => return None,
+        match self {
+            Self::Submit { .. } => None,
+            Self::Control { control, .. } => Some(control.run_command()),
+        }
+    }
+}
+
+impl Control {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Cancel | Self::Pause | Self::Resume | Self::Retry | Self::Resolve { .. } | Self::Update { .. } => {
+                LEVEL_FIRST
+            }
+            Self::Suspend | Self::Unsuspend => LEVEL_TRIGGERS,
+        }
+    }
+
+    /// What it is to the run, or to the trigger.
+    pub const fn run_command(&self) -> RunCommand {
+        match self {
             Self::Cancel => RunCommand::Cancel,
             Self::Pause => RunCommand::Pause,
             Self::Resume => RunCommand::Resume,
             Self::Retry => RunCommand::Retry,
             Self::Resolve { .. } => RunCommand::Resolve,
             Self::Update { .. } => RunCommand::Update,
-        })
+            Self::Suspend => RunCommand::Suspend,
+            Self::Unsuspend => RunCommand::Unsuspend,
+        }
     }
 }
 
@@ -255,17 +272,12 @@ impl ObjectCommand {
 impl TriggerCommand {
     pub const fn level(&self) -> u16 {
         match self {
-            Self::Due { .. }
-            | Self::Fire { .. }
-            | Self::Suspend { .. }
-            | Self::Unsuspend { .. }
-            | Self::Deliver { .. }
-            | Self::Observe { .. } => LEVEL_TRIGGERS,
+            Self::Due { .. } | Self::Fire { .. } | Self::Deliver { .. } | Self::Observe { .. } => LEVEL_TRIGGERS,
         }
     }
 }
 
-/// How a person decides about a run that waits for one. To try again, see [`JobCommand::Retry`].
+/// How a person decides about a run that waits for one. To try again, see [`Control::Retry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resolution {
     /// Take the tasks that were given up as done, with empty outputs.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
-use super::command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
+use super::command::{Control, JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
 use super::kinds::KindCommand;
 use super::reply::{CommandReply, Rejection};
-use crate::ids::{JobId, ManifestHash, Millis, PeerId};
+use crate::ids::{JobId, LogIndex, ManifestHash, Millis, PeerId};
 use crate::job::spec::JobSpec;
 use crate::job::submission::{Genuine, Submission};
 use crate::job::transition::RunCommand;
@@ -98,6 +98,11 @@ impl Command {
         Some((*job, Submission::new(by, *job, spec, signature)))
     }
 
+    /// A control of the job by one who has seen it as it was then.
+    pub const fn control(job: JobId, seen: LogIndex, control: Control) -> Self {
+        Self::Job(job, JobCommand::Control { seen, control })
+    }
+
     /// A command of kind *store*.
     pub const fn store(job: JobId, command: StoreCommand) -> Self {
         Self::Kind(job, KindCommand::Store(command))
@@ -110,8 +115,6 @@ impl Command {
             Self::Kind(_, command) => Some(RunCommand::Own(command.name())),
             Self::Trigger(command) => match command {
                 TriggerCommand::Fire { .. } => Some(RunCommand::Fire),
-                TriggerCommand::Suspend { .. } => Some(RunCommand::Suspend),
-                TriggerCommand::Unsuspend { .. } => Some(RunCommand::Unsuspend),
                 TriggerCommand::Due { .. } | TriggerCommand::Deliver { .. } | TriggerCommand::Observe { .. } => None,
             },
             Self::Quorum(_) | Self::Task(_) | Self::Object(..) => None,

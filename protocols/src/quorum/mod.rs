@@ -56,7 +56,7 @@ pub use author::Author;
 pub use authority::{Authorship, Forbidden};
 pub use chunks::SnapshotError;
 pub use claims::{Claim, ClaimSelector, Claims};
-pub use command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
+pub use command::{Control, JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
 pub use door::{Door, Invitation, RaftClaim, Refusal};
 pub use duty::Duty;
 pub use entry::{Batch, BatchReply, Command, GenuineSubmits};

@@ -13,6 +13,7 @@ use super::entry::Command;
 use super::reply::{CommandReply, Rejection, unknown};
 use super::state::QuorumState;
 use crate::ids::PeerId;
+use crate::job::transition::RunCommand;
 
 impl QuorumState {
     /// The reply to the command of `by`, if an entry would certainly give it and change nothing.
@@ -30,13 +31,10 @@ impl QuorumState {
                 Some(_) => Ok(()),
                 None => Err(unknown(*manifest)),
             },
-            Command::Job(job, _)
-            | Command::Trigger(
-                TriggerCommand::Fire { job, .. } | TriggerCommand::Suspend { job } | TriggerCommand::Unsuspend { job },
-            ) => match command.run_command() {
-                Some(control) => self.jobs.run_for(*job, control).map(drop),
-                None => Ok(()),
-            },
+            Command::Job(job, JobCommand::Control { seen, control }) => {
+                return self.jobs.check_control((by, *seen, control), *job).transpose();
+            }
+            Command::Trigger(TriggerCommand::Fire { job, .. }) => self.jobs.run_for(*job, RunCommand::Fire).map(drop),
             // The primary's own, each made for the state as it stands.
             Command::Quorum(_) | Command::Object(..) | Command::Trigger(_) => Ok(()),
         };
@@ -46,7 +44,7 @@ impl QuorumState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::command::{StoreCommand, TaskCommand};
+    use super::super::command::{Control, StoreCommand, TaskCommand};
     use super::super::entry::Batch;
     use super::*;
     use crate::ids::{Attempt, JobId, LogIndex, ManifestHash, Millis, QuorumId, StepIndex, TaskIndex};
@@ -86,7 +84,7 @@ mod tests {
     fn state() -> QuorumState {
         let mut state = QuorumState::new(QUORUM);
         let batch = JobSpec::batch(BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() })));
-        let cancel = Command::Job(job(3), JobCommand::Cancel);
+        let cancel = Command::control(job(3), LogIndex(u64::MAX), Control::Cancel);
         let commands = [submit(1, 1, batch), submit(1, 2, store()), submit(1, 3, store()), cancel];
         let batch = Batch::at(Millis(1), commands.map(|command| (peer(1), command)).into());
         assert!(state.apply(LogIndex(1), &batch).0.replies.iter().all(Result::is_ok));
@@ -106,14 +104,14 @@ mod tests {
     #[test]
     fn a_foretold_reply_is_that_of_an_entry_that_changes_nothing() {
         let report = |number| Report { task: task(number), result: TaskResult::Stopped };
-        let remove = ObjectCommand::Remove { claims: ClaimSelector::All, force: true };
+        let remove = ObjectCommand::Remove { claims: ClaimSelector::All, seen: LogIndex(u64::MAX), force: true };
         let useless = [
             (1, submit(1, 2, store())),
             (2, submit(2, 2, store())),
             (1, submit(1, 1, store())),
             (1, Command::submit(&key(1), JobId { quorum: QuorumId([9; 16]), ..job(5) }, store())),
-            (1, Command::Job(job(9), JobCommand::Cancel)),
-            (1, Command::Job(job(3), JobCommand::Pause)),
+            (1, Command::control(job(9), LogIndex(u64::MAX), Control::Cancel)),
+            (1, Command::control(job(3), LogIndex(u64::MAX), Control::Pause)),
             (2, progress(9)),
             (2, progress(2)),
             (1, progress(3)),
@@ -122,8 +120,8 @@ mod tests {
             (2, Command::Task(TaskCommand::Start { tasks: vec![task(1), task(9)] })),
             (2, Command::Task(TaskCommand::Report { reports: vec![report(1), report(9)] })),
             (1, Command::Object(ManifestHash([1; 32]), remove)),
-            (1, Command::Trigger(TriggerCommand::Suspend { job: job(1) })),
-            (1, Command::Trigger(TriggerCommand::Suspend { job: job(9) })),
+            (1, Command::control(job(1), LogIndex(u64::MAX), Control::Suspend)),
+            (1, Command::control(job(9), LogIndex(u64::MAX), Control::Suspend)),
         ];
         for (by, command) in useless {
             let mut state = state();
@@ -138,7 +136,7 @@ mod tests {
         }
         let honest = [
             (1, submit(1, 5, store())),
-            (1, Command::Job(job(2), JobCommand::Cancel)),
+            (1, Command::control(job(2), LogIndex(u64::MAX), Control::Cancel)),
             (1, progress(2)),
             (1, Command::store(job(2), StoreCommand::Attach)),
         ];

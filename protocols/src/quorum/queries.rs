@@ -146,6 +146,8 @@ fn listed(record: &JobRecord) -> JobRecord {
         changed_at: record.changed_at,
         finished_at: record.finished_at,
         revision: record.revision,
+        since: record.since,
+        controlled: record.controlled.clone(),
         run,
         fired_by: record.fired_by,
         history: Vec::new(),

@@ -71,6 +71,10 @@ pub enum Rejection {
     UnknownObject { manifest: ManifestHash },
     #[error("job {job} is {state}, which does not allow {command}")]
     IllegalState { job: JobId, state: RunState, command: String },
+    /// `controlled`: another control was applied since, so that a try of this one that was not answered may have been
+    /// applied before it.
+    #[error("job {job} has changed since it was looked at: look again, and repeat the command if it is still wanted")]
+    Superseded { job: JobId, controlled: bool },
     #[error("job {job} exists with another specification")]
     Conflict { job: JobId },
     #[error("attempt {given} was replaced by attempt {current}")]

@@ -24,7 +24,7 @@ use super::tasks::snapshot::PageKey;
 use super::{jobs, objects, tasks, triggers};
 use crate::approval::Approval;
 use crate::certificate::{Chain, Founding, Link, Pending};
-use crate::ids::{Digest, JobId, ManifestHash, Millis, PeerId, QuorumId};
+use crate::ids::{Digest, JobId, LogIndex, ManifestHash, Millis, PeerId, QuorumId};
 use crate::job::record::JobRecord;
 use crate::shared_map::SharedMap;
 use crate::task::record::{Stopping, TaskAttempt, TaskRecord, WorkerRecord};
@@ -35,6 +35,7 @@ use crate::wire::{self, Record};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     quorum: QuorumId,
+    applied: LogIndex,
     time: Millis,
     clock_offset_ms: i64,
     stepped: Option<ClockStep>,
@@ -115,6 +116,7 @@ impl QuorumState {
     pub fn snapshot_view(&self) -> SnapshotView {
         let frame = Head {
             quorum: self.quorum,
+            applied: self.applied,
             time: self.time,
             clock_offset_ms: self.clock_offset_ms,
             stepped: self.stepped,
@@ -167,6 +169,7 @@ impl QuorumState {
             .ok_or_else(|| SnapshotError::invariant("the certificate does not hang together"))?;
         let mut state = Self {
             quorum: head.quorum,
+            applied: head.applied,
             time: head.time,
             clock_offset_ms: head.clock_offset_ms,
             stepped: head.stepped,

@@ -22,7 +22,7 @@ use super::triggers::{HeardEmitters, Triggers};
 use super::uses::{ObjectUse, Part, Uses};
 use crate::approval::Approval;
 use crate::certificate::Chain;
-use crate::ids::{Digest, JobId, Millis, ObjectId, PeerId, PieceHash, QuorumId, StepIndex};
+use crate::ids::{Digest, JobId, LogIndex, Millis, ObjectId, PeerId, PieceHash, QuorumId, StepIndex};
 use crate::job::limits::JOBS_LIVE_MAX;
 use crate::job::record::JobRecord;
 use crate::job::spec::TriggeredSpec;
@@ -39,6 +39,8 @@ const ROOM_SPEC_BYTES: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuorumState {
     pub(super) quorum: QuorumId,
+    /// The newest entry.
+    pub(super) applied: LogIndex,
     /// Record time: see [`super::clock`].
     pub(super) time: Millis,
     /// What the clocks say, less record time.
@@ -184,7 +186,7 @@ impl QuorumState {
     }
 
     pub(super) fn catalog_mut(&mut self) -> CatalogCx<'_> {
-        let now = Now { time: self.time, wall: self.wall() };
+        let now = Now { entry: self.applied, time: self.time, wall: self.wall() };
         let Self { objects, jobs, .. } = self;
         CatalogCx::new(objects, jobs, now)
     }

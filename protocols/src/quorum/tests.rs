@@ -22,7 +22,7 @@ use crate::object::limits::SEGMENT_BYTES;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, ReceiptStatement, Slot};
 use crate::quorum::claims::{Claim, ClaimSelector};
-use crate::quorum::command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand};
+use crate::quorum::command::{Control, JobCommand, ObjectCommand, QuorumCommand, StoreCommand};
 use crate::quorum::duty::Duty;
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
@@ -32,6 +32,7 @@ use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
 
 mod histories;
+mod late;
 mod orders;
 mod redaction;
 mod removal;
@@ -417,7 +418,14 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     assert_eq!((quorum.job_state(2), quorum.state.objects[&hash].job), (RunState::Succeeded, job(1)));
     assert_eq!(quorum.state.jobs[&job(2)].store().unwrap().1.releasing.len(), 3);
     let remove = |owner| {
-        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(owner)), force: false })
+        Command::Object(
+            hash,
+            ObjectCommand::Remove {
+                claims: ClaimSelector::OwnedBy(peer(owner)),
+                seen: LogIndex(u64::MAX),
+                force: false,
+            },
+        )
     };
     let said = |reply: Result<CommandReply, Rejection>| match reply {
         Ok(CommandReply::Removed { removed, kept }) => {
@@ -464,8 +472,8 @@ fn cancel_releases_every_holder_and_is_final() {
     let mut quorum = Quorum::new();
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3, 4]).unwrap();
-    quorum.apply(peer(0), Command::Job(job(1), JobCommand::Cancel)).unwrap();
-    quorum.apply(peer(0), Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.apply(peer(0), Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
+    quorum.apply(peer(0), Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     assert_eq!(quorum.state.duties().len(), 4);
     let late = quorum.apply(peer(0), Command::store(job(1), StoreCommand::Attach));
     let refused = Rejection::IllegalState { job: job(1), state: RunState::Cancelled, command: "attach".to_owned() };
@@ -510,7 +518,10 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
             let mut local = [0xee; 16];
             local[..4].copy_from_slice(&number.to_be_bytes());
             let job = JobId { quorum: QUORUM, local };
-            [(peer(0), Command::submit(&key(0), job, spec())), (peer(0), Command::Job(job, JobCommand::Cancel))]
+            [
+                (peer(0), Command::submit(&key(0), job, spec())),
+                (peer(0), Command::control(job, LogIndex(u64::MAX), Control::Cancel)),
+            ]
         })
     };
     let batch = Batch::at(Millis(10), commands(0..JOBS_ENDED_MAX as u32 + 5).collect());
@@ -556,7 +567,13 @@ fn lists_have_the_newest_first_and_nothing_that_is_gone() {
 
     let hash = manifest(3).hash();
     quorum
-        .apply(peer(0), Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::All, force: false }))
+        .apply(
+            peer(0),
+            Command::Object(
+                hash,
+                ObjectCommand::Remove { claims: ClaimSelector::All, seen: LogIndex(u64::MAX), force: false },
+            ),
+        )
         .unwrap();
     quorum.release_all();
     quorum.apply(peer(0), Command::Quorum(QuorumCommand::Noop)).unwrap();
@@ -608,7 +625,7 @@ fn a_snapshot_changes_only_where_the_state_did() {
     state.apply(LogIndex(1), &Batch::at(Millis(1), commands.clone()));
     let before: std::collections::BTreeSet<_> = state.encode_snapshot().into_iter().map(|(hash, _)| hash).collect();
     assert!(before.len() > 10, "{} chunks", before.len());
-    let cancel = Command::Job(job_of(1_234), JobCommand::Cancel);
+    let cancel = Command::control(job_of(1_234), LogIndex(u64::MAX), Control::Cancel);
     state.apply(LogIndex(2), &Batch::at(Millis(2), vec![(peer(0), cancel)]));
     let after: std::collections::BTreeSet<_> = state.encode_snapshot().into_iter().map(|(hash, _)| hash).collect();
     // The head and the chunk of that job.

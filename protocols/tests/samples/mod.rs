@@ -27,7 +27,7 @@ use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::batch::{BatchRun, Ending};
 use quorate_protocols::job::batch::{BatchSpec, Map, OnFailure, Reduce, Timeouts};
-use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
+use quorate_protocols::job::record::{Controlled, HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::signed::OwnerSignature;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
@@ -46,9 +46,9 @@ use quorate_protocols::quorum::request::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
 };
 use quorate_protocols::quorum::{
-    Attestation, Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, KindCommand,
-    ObjectCommand, ObjectUse, Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand,
-    TaskCommand, TriggerCommand, Uses,
+    Attestation, Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, Control, KindCommand, ObjectCommand,
+    ObjectUse, Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand,
+    TriggerCommand, Uses,
 };
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{
@@ -236,6 +236,8 @@ fn record() -> JobRecord {
         changed_at: Millis(1_700_000_000_400),
         finished_at: None,
         revision: LogIndex(1_000),
+        since: LogIndex(900),
+        controlled: Some(Box::new(Controlled { at: LogIndex(800), digest: Digest([4; 32]) })),
         run: Run::Store(Box::new(run)),
         fired_by: None,
         history: vec![line],
@@ -262,8 +264,8 @@ fn claims() -> Vec<Claim> {
     let at = Millis(1_700_000_001_000);
     let other = JobId { quorum: QUORUM, local: [0x23; 16] };
     vec![
-        Claim { owner: peer(1), name: Some("holiday.tar".to_owned()), job: JOB, at },
-        Claim { owner: peer(2), name: None, job: other, at },
+        Claim { owner: peer(1), name: Some("holiday.tar".to_owned()), job: JOB, at, since: LogIndex(300) },
+        Claim { owner: peer(2), name: None, job: other, at, since: LogIndex(301) },
     ]
 }
 
@@ -298,14 +300,15 @@ fn commands() -> Vec<Command> {
         Command::Quorum(QuorumCommand::DecideVoters { voters: link().voters }),
         Command::Quorum(QuorumCommand::CertifyVoters { number: 5, base: 3, signatures: link().signatures }),
         Command::submit(&key(9), JOB, spec()),
-        Command::Job(JOB, JobCommand::Cancel),
-        Command::Job(JOB, JobCommand::Pause),
-        Command::Job(JOB, JobCommand::Resume),
-        Command::Job(JOB, JobCommand::Retry),
-        Command::Job(JOB, JobCommand::Resolve { resolution: Resolution::Skip }),
-        Command::Job(
+        Command::control(JOB, LogIndex(300), Control::Cancel),
+        Command::control(JOB, LogIndex(300), Control::Pause),
+        Command::control(JOB, LogIndex(300), Control::Resume),
+        Command::control(JOB, LogIndex(300), Control::Retry),
+        Command::control(JOB, LogIndex(300), Control::Resolve { resolution: Resolution::Skip }),
+        Command::control(
             JOB,
-            JobCommand::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
+            LogIndex(300),
+            Control::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
         ),
         Command::store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
         Command::store(JOB, StoreCommand::Attach),
@@ -339,11 +342,15 @@ fn commands() -> Vec<Command> {
             hash,
             ObjectCommand::Remove {
                 claims: ClaimSelector::Named { owner: peer(1), name: Some("holiday.tar".to_owned()) },
+                seen: LogIndex(300),
                 force: false,
             },
         ),
-        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(2)), force: false }),
-        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::All, force: true }),
+        Command::Object(
+            hash,
+            ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(2)), seen: LogIndex(300), force: false },
+        ),
+        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::All, seen: LogIndex(300), force: true }),
         Command::Object(hash, ObjectCommand::OweRepair { column: COLUMN, attempt: ATTEMPT, reason: text() }),
         Command::Object(
             hash,
@@ -352,9 +359,14 @@ fn commands() -> Vec<Command> {
         Command::Object(hash, ObjectCommand::FinishRepair { column: COLUMN, receipt: receipt() }),
         Command::Object(hash, ObjectCommand::FailRepair { column: COLUMN, attempt: ATTEMPT, reason: text() }),
         Command::Trigger(TriggerCommand::Due { spans: vec![span()] }),
-        Command::Trigger(TriggerCommand::Fire { job: JOB, nonce: Nonce([0x44; 16]), respect_overlap: true }),
-        Command::Trigger(TriggerCommand::Suspend { job: JOB }),
-        Command::Trigger(TriggerCommand::Unsuspend { job: JOB }),
+        Command::Trigger(TriggerCommand::Fire {
+            job: JOB,
+            seen: LogIndex(300),
+            nonce: Nonce([0x44; 16]),
+            respect_overlap: true,
+        }),
+        Command::control(JOB, LogIndex(300), Control::Suspend),
+        Command::control(JOB, LogIndex(300), Control::Unsuspend),
         Command::Trigger(TriggerCommand::Deliver {
             emitter: peer(6),
             follows: 300,
@@ -372,6 +384,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::UnknownJob { job: JOB },
         Rejection::UnknownObject { manifest: hash },
         Rejection::IllegalState { job: JOB, state: RunState::Cancelled, command: "attach".to_owned() },
+        Rejection::Superseded { job: JOB, controlled: true },
         Rejection::Conflict { job: JOB },
         Rejection::StaleAttempt { given: Attempt(1), current: ATTEMPT },
         Rejection::NotUploader { job: JOB, by: peer(2) },
@@ -462,7 +475,7 @@ fn job_samples(samples: &mut Samples) {
     let messages = vec![
         JobMessage::Membership { quorum: QUORUM },
         JobMessage::Certificate { quorum: QUORUM, since: Some(3) },
-        JobMessage::Propose { quorum: QUORUM, command: Command::Job(JOB, JobCommand::Cancel) },
+        JobMessage::Propose { quorum: QUORUM, command: Command::control(JOB, LogIndex(u64::MAX), Control::Cancel) },
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
@@ -853,13 +866,18 @@ pub fn history() -> Vec<(PeerId, Command)> {
             }),
         ),
         (peer(9), Command::submit(&key(9), cancelled, JobSpec::batch(single))),
-        (peer(9), Command::Job(cancelled, JobCommand::Cancel)),
+        (peer(9), Command::control(cancelled, LogIndex(u64::MAX), Control::Cancel)),
         (peer(9), submit(beat, schedules().remove(1), Overlap::Forbid)),
         (peer(9), Command::Trigger(TriggerCommand::Due { spans: vec![Span { job: beat, ..begun }] })),
         (peer(9), submit(door, When::Event(EventSpec { debounce, ..EventSpec::new("door.open") }), Overlap::Queue(2))),
         (
             peer(9),
-            Command::Trigger(TriggerCommand::Fire { job: door, nonce: Nonce([0x44; 16]), respect_overlap: true }),
+            Command::Trigger(TriggerCommand::Fire {
+                job: door,
+                seen: LogIndex(u64::MAX),
+                nonce: Nonce([0x44; 16]),
+                respect_overlap: true,
+            }),
         ),
         (
             peer(9),

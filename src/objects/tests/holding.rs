@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_protocols::approval::Writer;
-use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, PieceIndex, SegmentIndex};
+use quorate_protocols::ids::{Attempt, JobId, LeaseId, LogIndex, ManifestHash, PieceIndex, SegmentIndex};
 use quorate_protocols::job::limits::UPLOAD_SILENT_MAX;
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
@@ -430,8 +430,10 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     let confirmed = HoldState::Confirmed { manifest: committed.object.manifest };
     assert_eq!(row.map(|row| row.state), Some(confirmed));
 
-    let command =
-        Command::Object(committed.object.manifest, ObjectCommand::Remove { claims: ClaimSelector::All, force: false });
+    let command = Command::Object(
+        committed.object.manifest,
+        ObjectCommand::Remove { claims: ClaimSelector::All, seen: LogIndex(u64::MAX), force: false },
+    );
     cluster.nodes[0].context.quorums.propose(cluster::QUORUM, command, Duration::from_secs(1)).await.unwrap();
     *cluster.world.paused_until.lock() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
     collect(&cluster).await;

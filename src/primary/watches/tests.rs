@@ -1,11 +1,11 @@
 //! Watches that a primary holds, with the real state machine, under virtual time.
 
-use quorate_protocols::ids::JobId;
+use quorate_protocols::ids::{JobId, LogIndex};
 use quorate_protocols::job::{JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::watch::{EntryId, WatchEntry};
 use quorate_protocols::quorum::watch::{Until, Watched};
-use quorate_protocols::quorum::{Command, JobCommand};
+use quorate_protocols::quorum::{Command, Control};
 
 use super::*;
 use crate::quorums::ports::LocalQuorums;
@@ -64,7 +64,7 @@ impl World {
         }
     }
     fn cancel(&self, job: JobId) {
-        self.quorum.commit(peer(1), Command::Job(job, JobCommand::Cancel)).unwrap();
+        self.quorum.commit(peer(1), Command::control(job, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quorate_protocols::ids::JobId;
+use quorate_protocols::ids::{JobId, LogIndex};
 use quorate_protocols::job::limits::MESSAGE_BYTES_MAX;
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::{JobCommand, QuorumCommand};
+use quorate_protocols::quorum::{Control, QuorumCommand};
 
 use super::*;
 use crate::primary::PrimaryServices;
@@ -297,9 +297,50 @@ async fn a_node_that_leads_is_held_to_the_same_rules_as_its_peers() {
     quorum.commit(peer(2), Command::submit(&key(2), job, JobSpec::store(spec))).unwrap();
     let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
     let client = client(net, Arc::default(), Arc::new(StateQuorums(quorum.clone())));
-    let error = client.propose(QUORUM, Command::Job(job, JobCommand::Cancel), DEADLINE_10).await.unwrap_err();
+    let error = client
+        .propose(QUORUM, Command::control(job, LogIndex(u64::MAX), Control::Cancel), DEADLINE_10)
+        .await
+        .unwrap_err();
     assert!(matches!(&error, ClientError::Forbidden { reason } if reason.contains("belongs to")), "{error}");
     assert!(quorum.read(|state| !state.jobs().get(&job).unwrap().state.is_final()));
+}
+
+/// Goal: a control is of the job as its sender found it; of a job that is not there, none is sent.
+#[tokio::test(start_paused = true)]
+async fn a_control_is_of_the_job_as_it_was_found() {
+    let quorum = StateQuorum::new(9);
+    let job = JobId { quorum: QUORUM, local: [1; 16] };
+    let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
+    let client = client(net, Arc::default(), Arc::new(StateQuorums(quorum.clone())));
+    let error = client.control(job, Control::Cancel, DEADLINE_10).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Rejected(Rejection::UnknownJob { .. })), "{error}");
+    let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
+    quorum.commit(peer(9), Command::submit(&key(9), job, JobSpec::store(spec))).unwrap();
+    client.control(job, Control::Cancel, DEADLINE_10).await.unwrap();
+    assert!(quorum.read(|state| state.jobs().get(&job).unwrap().state.is_final()));
+}
+
+/// Goal: a client whose try was not answered, and that finds another's control in its place, does not say that nothing
+/// happened, and does not do it again.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_know_whether_its_control_was_applied_says_so() {
+    let job = JobId { quorum: QUORUM, local: [1; 16] };
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let net = ScriptedNet::new(peer(9), move |_, _, _| {
+        let answer = match count.fetch_add(1, Ordering::Relaxed) {
+            0 => JobAnswer::Unknown { reason: None },
+            _ => JobAnswer::Reply(Err(Rejection::Superseded { job, controlled: true })),
+        };
+        Reaction::answer(&answer)
+    });
+    let client = client(net, Known::with_members(&[member(1)]), no_quorums());
+    let cancel = || Command::control(job, LogIndex(1), Control::Cancel);
+    let error = client.propose(QUORUM, cancel(), DEADLINE_10).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Unknown { reason: Some(_), .. }), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    let error = client.propose(QUORUM, cancel(), DEADLINE_10).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Rejected(Rejection::Superseded { .. })), "{error}: its only try was refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::watch::{EntryId, Until, WatchEntry, WatchRequest};
 use quorate_protocols::quorum::{
-    ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, StoreCommand,
+    ClaimSelector, Command, CommandReply, Control, ObjectCommand, QuorumCommand, StoreCommand,
 };
 use quorate_protocols::task::spec::{Call, Program};
 use tokio::sync::oneshot;
@@ -72,7 +72,7 @@ fn submit(by: u8) -> Command {
 async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() {
     let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
     assert!(matches!(world.propose(2, submit(2)).await, JobAnswer::Reply(Ok(CommandReply::Submitted { .. }))));
-    let cancel = || Command::Job(JOB, JobCommand::Cancel);
+    let cancel = || Command::control(JOB, LogIndex(u64::MAX), Control::Cancel);
     assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
     for command in [
         Command::store(JOB, StoreCommand::Abandon { upload_seq: 0 }),
@@ -80,10 +80,13 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
         Command::store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
         Command::Quorum(QuorumCommand::RaiseLevel { level: 1 }),
         Command::Quorum(QuorumCommand::Noop),
-        Command::Object(ManifestHash([1; 32]), ObjectCommand::Remove { claims: ClaimSelector::All, force: true }),
         Command::Object(
             ManifestHash([1; 32]),
-            ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(3)), force: false },
+            ObjectCommand::Remove { claims: ClaimSelector::All, seen: LogIndex(u64::MAX), force: true },
+        ),
+        Command::Object(
+            ManifestHash([1; 32]),
+            ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(3)), seen: LogIndex(u64::MAX), force: false },
         ),
     ] {
         // Not even the owner.

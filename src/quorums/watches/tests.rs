@@ -10,7 +10,7 @@ use quorate_protocols::job::limits::{MESSAGE_BYTES_MAX, WATCH_PAUSE_MIN};
 use quorate_protocols::job::{JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage};
-use quorate_protocols::quorum::{Command, JobCommand};
+use quorate_protocols::quorum::{Command, Control};
 use quorate_protocols::wire;
 use tokio::time::sleep;
 
@@ -68,7 +68,7 @@ impl Primary {
         }))
     }
     fn cancel(&self, job: JobId) {
-        self.quorum.commit(peer(1), Command::Job(job, JobCommand::Cancel)).unwrap();
+        self.quorum.commit(peer(1), Command::control(job, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     }
 }
 
@@ -147,7 +147,7 @@ async fn a_watch_beside_its_submit_costs_no_round_trip_of_its_own() {
                 Box::pin(async move {
                     sleep(COMMIT).await;
                     let reply = primary.quorum.commit(peer(9), command);
-                    primary.quorum.commit(peer(9), Command::Job(JOB, JobCommand::Cancel)).unwrap();
+                    primary.quorum.commit(peer(9), Command::control(JOB, LogIndex(u64::MAX), Control::Cancel)).unwrap();
                     Frame::head(wire::encode(&JobAnswer::Reply(reply)))
                 })
             }
@@ -320,7 +320,7 @@ async fn an_end_that_is_none_is_not_believed_and_the_next_member_is_asked() {
     let (living, other) = (primary.quorum.clone(), StateQuorum::new(2));
     let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
     other.commit(peer(1), Command::submit(&key(1), JOB, JobSpec::store(spec))).unwrap();
-    other.commit(peer(1), Command::Job(JOB, JobCommand::Cancel)).unwrap();
+    other.commit(peer(1), Command::control(JOB, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     let net = ScriptedNet::new(peer(9), move |to, _, frame| {
         met(if to == peer(1) { &living } else { &other }, &request_in(frame))
     });

@@ -25,7 +25,7 @@ use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, TriggerCommand};
+use quorate_protocols::quorum::{Command, CommandReply, Control};
 use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::audit::covered;
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
@@ -223,8 +223,7 @@ impl Scene {
         let end = Instant::now() + HEALED_WITHIN;
         let mut unsuspended = false;
         while Instant::now() < end {
-            unsuspended = unsuspended
-                || self.send_command(1, job.quorum, Command::Trigger(TriggerCommand::Unsuspend { job })).await;
+            unsuspended = unsuspended || self.control(1, job, Control::Unsuspend).await;
             self.read_rows().await;
             let now = self.true_time();
             let is_true = |row: &FireRow| match (row.cause, row.what) {
@@ -276,6 +275,12 @@ impl Scene {
     async fn send_command(&self, index: usize, quorum: QuorumId, command: Command) -> bool {
         let done = |result: Result<CommandReply, _>| result.is_ok();
         self.world.command(index, quorum, command, done).await.ok().flatten().unwrap_or(false)
+    }
+
+    /// The same of a control.
+    async fn control(&self, index: usize, job: JobId, control: Control) -> bool {
+        let done = |result: Result<CommandReply, _>| result.is_ok();
+        self.world.control(index, job, control, done).await.ok().flatten().unwrap_or(false)
     }
 
     async fn step(&mut self) -> Result<(), String> {
@@ -350,17 +355,15 @@ impl Scene {
         self.nonces += 1;
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.nonces.to_le_bytes());
-        let command = match self.rng.below(4) {
-            0 => Command::Trigger(TriggerCommand::Suspend { job }),
-            1..=2 => Command::Trigger(TriggerCommand::Unsuspend { job }),
-            _ => Command::Trigger(TriggerCommand::Fire {
-                job,
-                nonce: Nonce(nonce),
-                respect_overlap: self.rng.chance(500),
-            }),
+        let asked = match self.rng.below(4) {
+            0 => {
+                self.report.suspensions += 1;
+                self.world.control(index, job, Control::Suspend, drop)
+            }
+            1..=2 => self.world.control(index, job, Control::Unsuspend, drop),
+            _ => self.world.fire(index, job, (Nonce(nonce), self.rng.chance(500)), drop),
         };
-        self.report.suspensions += u64::from(matches!(command, Command::Trigger(TriggerCommand::Suspend { .. })));
-        drop(self.world.command(index, job.quorum, command, drop));
+        drop(asked);
     }
 
     async fn ask_quorum(&self, quorum: QuorumId, query: Query) -> Option<QueryAnswer> {

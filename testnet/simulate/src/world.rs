@@ -21,12 +21,12 @@ use quorate_node::resources::Resources;
 use quorate_node::seams::entropy::SeededEntropy;
 use quorate_node::seams::{Entropy, Seams, TaskGroup};
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{BootId, Incarnation, JobId, MemberId, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, MemberId, Nonce, ObjectId, PeerId, QuorumId, Term};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
-use quorate_protocols::quorum::{Command, CommandReply, Event};
+use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, Control, Event, ObjectCommand, Rejection};
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
 use quorate_protocols::text::chain;
 use tokio::sync::{broadcast, watch};
@@ -362,14 +362,73 @@ impl World {
         command: Command,
         judge: impl FnOnce(Result<CommandReply, ClientError>) -> A + Send + 'static,
     ) -> JoinHandle<Option<A>> {
+        let name = format!("{command:?}");
+        self.ask_for(index, name, judge, move |node| async move {
+            node.jobs().propose(quorum, command, CALL_PATIENCE).await.map(|(reply, _)| reply)
+        })
+    }
+
+    fn ask_for<A: Send + 'static, F: Future<Output = Result<CommandReply, ClientError>> + Send + 'static>(
+        &self,
+        index: usize,
+        name: String,
+        judge: impl FnOnce(Result<CommandReply, ClientError>) -> A + Send + 'static,
+        ask: impl FnOnce(Node) -> F + Send + 'static,
+    ) -> JoinHandle<Option<A>> {
         let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
         let (node, transcript) = (running.node.clone(), self.transcript.clone());
-        let name = format!("{command:?}");
         self.transcript.line(index, format_args!("asks for {name}"));
         running.tasks.spawn(async move {
-            let result = node.jobs().propose(quorum, command, CALL_PATIENCE).await.map(|(reply, _)| reply);
+            let result = ask(node).await;
             transcript.line(index, format_args!("{name}: {result:?}"));
             judge(result)
+        })
+    }
+
+    /// A client of this node has a job do something else. As [`Self::command`].
+    pub fn control<A: Send + 'static>(
+        &self,
+        index: usize,
+        job: JobId,
+        control: Control,
+        judge: impl FnOnce(Result<CommandReply, ClientError>) -> A + Send + 'static,
+    ) -> JoinHandle<Option<A>> {
+        let name = format!("{control:?} of {job:?}");
+        self.ask_for(index, name, judge, move |node| async move {
+            node.jobs().control(job, control, CALL_PATIENCE).await.map(|()| CommandReply::Done)
+        })
+    }
+
+    /// A client of this node has a trigger fire. As [`Self::command`].
+    pub fn fire<A: Send + 'static>(
+        &self,
+        index: usize,
+        job: JobId,
+        (nonce, respect_overlap): (Nonce, bool),
+        judge: impl FnOnce(Result<CommandReply, ClientError>) -> A + Send + 'static,
+    ) -> JoinHandle<Option<A>> {
+        let name = format!("a fire of {job:?}");
+        self.ask_for(index, name, judge, move |node| async move {
+            node.jobs().fire(job, nonce, respect_overlap, CALL_PATIENCE).await
+        })
+    }
+
+    /// A client of this node gives up all its claims on an object, as it finds them. As [`Self::command`].
+    pub fn remove<A: Send + 'static>(
+        &self,
+        index: usize,
+        object: ObjectId,
+        judge: impl FnOnce(Result<CommandReply, ClientError>) -> A + Send + 'static,
+    ) -> JoinHandle<Option<A>> {
+        let (ObjectId { quorum, manifest }, claims) = (object, ClaimSelector::OwnedBy(self.peer(index)));
+        let name = format!("the removal of {object:?}");
+        self.ask_for(index, name, judge, move |node| async move {
+            let seen = match node.jobs().query(quorum, Query::Object { manifest }, false, CALL_PATIENCE).await? {
+                QueryAnswer::Object(view) => view.record.claims.seen(),
+                _ => return Err(ClientError::from(Rejection::UnknownObject { manifest })),
+            };
+            let command = Command::Object(manifest, ObjectCommand::Remove { claims, seen, force: true });
+            node.jobs().propose(quorum, command, CALL_PATIENCE).await.map(|(reply, _)| reply)
         })
     }
 

@@ -156,7 +156,7 @@ const QUORUM: &[Row] = &[
     ("object", "claims"),
     ("shares", ""),
     ("reply", "claims uses"),
-    ("jobs", "check chunks duty reply shares"),
+    ("jobs", "check chunks command duty reply shares"),
     ("objects", "check chunks claims command duty event jobs limits object reply uses"),
     ("tasks", "check chunks command duty event jobs reply shares"),
     ("triggers", "check chunks duty jobs reply shares"),

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use self::submit::Submit;
 use super::clock::{ClockStep, is_step, millis_between};
-use super::command::{JobCommand, ObjectCommand, QuorumCommand, TaskCommand};
+use super::command::{Control, JobCommand, ObjectCommand, QuorumCommand, TaskCommand};
 use super::entry::{Batch, BatchReply, Command, GenuineSubmits};
 use super::event::Event;
 use super::limits::{LEVEL, STANDBYS_MAX};
@@ -41,12 +41,18 @@ impl QuorumState {
         genuine: &GenuineSubmits,
     ) -> (BatchReply, Vec<Event>) {
         let mut events = Vec::new();
+        self.applied = index;
         self.advance(batch, &mut events);
+        self.stamp_since(&events);
         let before = self.quiet_duties();
-        let commands = batch.commands.iter().enumerate();
-        let replies = commands
-            .map(|(place, (by, command))| self.apply_command(*by, command, genuine.contains(place), &mut events))
-            .collect();
+        let mut replies = Vec::with_capacity(batch.commands.len());
+        for (place, (by, command)) in batch.commands.iter().enumerate() {
+            let before = events.len();
+            replies.push(self.apply_command(*by, command, genuine.contains(place), &mut events));
+            // At once: the next command of the entry acts on what its sender saw before the entry.
+            self.stamp_since(&events[before..]);
+        }
+        let commanded = events.len();
         self.serve_finished(&mut events);
         self.schedule(&mut events);
         self.tasks.report_halted(&mut events);
@@ -54,6 +60,7 @@ impl QuorumState {
         if events.is_empty() && self.quiet_duties() != before {
             events.push(Event::DutiesChanged);
         }
+        self.stamp_since(&events[commanded..]);
         self.stamp_revisions(index, &events);
         let reply = BatchReply { replies };
         self.rolling = self.next_digest(index, &wire::encode(batch), &reply);
@@ -63,6 +70,15 @@ impl QuorumState {
     fn stamp_revisions(&mut self, index: LogIndex, events: &[Event]) {
         for job in events.iter().flat_map(Event::jobs) {
             self.jobs.set_revision(&job, index);
+        }
+    }
+
+    /// The jobs whose state the entry has changed stand so since the entry.
+    fn stamp_since(&mut self, events: &[Event]) {
+        for event in events {
+            if let Event::JobChanged { job, .. } = event {
+                self.jobs.set_since(job, self.applied);
+            }
         }
     }
 
@@ -99,7 +115,7 @@ impl QuorumState {
                 let submit = Submit { by, job: *job, spec, signature, is_genuine };
                 self.submit(submit, events)
             }
-            Command::Job(job, command) => self.apply_job(by, *job, command, events),
+            Command::Job(job, JobCommand::Control { seen, control }) => self.control(by, *job, *seen, control, events),
             Command::Kind(job, command) => self.apply_kind(by, *job, command, events),
             Command::Task(command) => self.apply_task(by, command, events),
             Command::Object(manifest, command) => self.apply_object(*manifest, command, events),
@@ -153,19 +169,33 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    fn apply_job(&mut self, by: PeerId, job: JobId, command: &JobCommand, events: &mut Vec<Event>) -> Applied {
-        let Some(control) = command.run_command() else { return Err(Rejection::UnknownJob { job }) };
-        let is_trigger = self.jobs.run_for(job, control)?.trigger().is_some();
-        match is_trigger {
-            // All that the table of triggers has of these.
-            true => self.cancel_trigger(by, job, events),
-            false => self.control_run(by, job, command, events),
+    fn control(
+        &mut self,
+        by: PeerId,
+        job: JobId,
+        seen: LogIndex,
+        control: &Control,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        if let Some(reply) = self.jobs.check_control((by, seen, control), job)? {
+            return Ok(reply);
         }
+        let reply = match (self.trigger(job).is_some(), control) {
+            (true, Control::Suspend) => self.suspend(by, job, events)?,
+            (true, Control::Unsuspend) => self.unsuspend(by, job, events)?,
+            // All else that the table of triggers has.
+            (true, _) => self.cancel_trigger(by, job, events)?,
+            (false, control) => self.control_run(by, job, control, events)?,
+        };
+        self.jobs.set_controlled(&job, (by, seen, control), self.applied);
+        Ok(reply)
     }
 
     fn apply_object(&mut self, manifest: ManifestHash, command: &ObjectCommand, events: &mut Vec<Event>) -> Applied {
         let uses = match command {
-            ObjectCommand::Remove { claims, force: false } if self.objects.loses_last_claim(&manifest, claims) => {
+            ObjectCommand::Remove { claims, seen, force: false }
+                if self.objects.loses_last_claim(&manifest, claims, *seen) =>
+            {
                 self.uses_of(ObjectId { quorum: self.quorum, manifest })
             }
             _ => Uses::default(),

@@ -15,12 +15,12 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::ids::{JobId, Millis, Nonce, PeerId};
+use crate::ids::{JobId, LogIndex, Millis, Nonce, PeerId};
 use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::JobSpec;
 use crate::job::spec::TriggeredSpec;
 use crate::job::transition::RunCommand;
-use crate::quorum::command::{JobCommand, TriggerCommand};
+use crate::quorum::command::{Control, TriggerCommand};
 use crate::quorum::event::Event;
 use crate::quorum::reply::{Applied, invalid};
 use crate::quorum::reply::{CommandReply, Rejection};
@@ -46,11 +46,9 @@ impl QuorumState {
     ) -> Applied {
         match command {
             TriggerCommand::Due { spans } => self.due(spans, events),
-            TriggerCommand::Fire { job, nonce, respect_overlap } => {
-                self.fire_now(by, *job, *nonce, *respect_overlap, events)
+            TriggerCommand::Fire { job, seen, nonce, respect_overlap } => {
+                self.fire_now(by, (*job, *seen), *nonce, *respect_overlap, events)
             }
-            TriggerCommand::Suspend { job } => self.suspend(by, *job, events),
-            TriggerCommand::Unsuspend { job } => self.unsuspend(by, *job, events),
             TriggerCommand::Deliver { emitter, follows, reaches, lost, deliveries } => {
                 self.deliver(*emitter, (*follows, *reaches, *lost), deliveries, events)
             }
@@ -340,18 +338,22 @@ impl QuorumState {
     pub(in crate::quorum) fn fire_now(
         &mut self,
         by: PeerId,
-        job: JobId,
+        (job, seen): (JobId, LogIndex),
         nonce: Nonce,
         respect_overlap: bool,
         events: &mut Vec<Event>,
     ) -> Applied {
-        self.jobs.run_for(job, RunCommand::Fire)?;
+        let since = self.jobs.run_for(job, RunCommand::Fire)?.since;
         self.forget_old_seen();
         let (id, cause) = (SeenId::from(nonce), Cause::Manual(nonce));
         let Some((_, run)) = self.trigger(job) else { return Err(Rejection::UnknownJob { job }) };
         if run.seen.contains_key(&id) {
             let row = run.fires.iter().rev().find(|row| row.cause == cause);
             return Ok(row.map_or(CommandReply::Done, |row| CommandReply::Fired(Box::new(row.clone()))));
+        }
+        if seen < since {
+            // The nonce would be known if a try of it had fired.
+            return Err(Rejection::Superseded { job, controlled: false });
         }
         self.check_seen(job, 1)?;
         self.remember_id(job, id, MANUAL_WINDOW);
@@ -479,7 +481,7 @@ impl QuorumState {
                 matches!(record.state, RunState::Reverting | RunState::Cancelling) || record.state.is_final()
             });
             if !undoing {
-                let _ = self.control_run(by, run, &JobCommand::Cancel, events);
+                let _ = self.control_run(by, run, &Control::Cancel, events);
             }
         }
     }

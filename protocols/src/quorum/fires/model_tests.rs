@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::ids::*;
 use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::command::{Control, QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
 use crate::quorum::reply::{CommandReply, Rejection};
@@ -364,22 +364,27 @@ impl Model {
                 let job = job(self.random.below(8) as u8);
                 let suspended = self.state.trigger(job).is_some_and(|(_, run)| run.suspended);
                 self.propose(if suspended {
-                    Command::Trigger(TriggerCommand::Unsuspend { job })
+                    Command::control(job, LogIndex(u64::MAX), Control::Unsuspend)
                 } else {
-                    Command::Trigger(TriggerCommand::Suspend { job })
+                    Command::control(job, LogIndex(u64::MAX), Control::Suspend)
                 });
             }
             _ => {
                 let (job, nonce) = (job(self.random.below(8) as u8), Nonce([self.random.below(250) as u8; 16]));
                 let respect_overlap = self.random.percent(50);
-                self.propose(Command::Trigger(TriggerCommand::Fire { job, nonce, respect_overlap }));
+                self.propose(Command::Trigger(TriggerCommand::Fire {
+                    job,
+                    seen: LogIndex(u64::MAX),
+                    nonce,
+                    respect_overlap,
+                }));
             }
         }
         // Nobody forgets a suspended trigger for good.
         if self.random.percent(30) {
             let suspended = (0..8).map(job).find(|job| self.state.trigger(*job).is_some_and(|(_, run)| run.suspended));
             if let Some(job) = suspended {
-                self.propose(Command::Trigger(TriggerCommand::Unsuspend { job }));
+                self.propose(Command::control(job, LogIndex(u64::MAX), Control::Unsuspend));
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::ids::*;
 use crate::job::batch::{BatchSpec, Map};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{JobCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::command::{Control, QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::duty::Duty;
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
@@ -372,12 +372,12 @@ fn what_falls_due_while_suspended_is_recorded_when_it_goes_on() {
     let beat = quorum.submit(1, every(1));
     quorum.pass(1);
     quorum.succeed();
-    quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat })).unwrap();
+    quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Suspend)).unwrap();
     assert_eq!(quorum.job_state(beat), RunState::Paused);
     quorum.pass(5);
     assert_eq!(quorum.story(beat), "+");
     assert!(quorum.state.why(beat).unwrap().contains("suspended"));
-    quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: beat })).unwrap();
+    quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Unsuspend)).unwrap();
     quorum.lead();
     assert_eq!(quorum.story(beat), "+ Suspended5");
     quorum.pass(1);
@@ -390,7 +390,12 @@ fn a_manual_fire_is_one_fire_however_often_it_is_asked_for() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, every(3_600));
     let fire = |nonce, respect_overlap| {
-        Command::Trigger(TriggerCommand::Fire { job: job(1), nonce: Nonce([nonce; 16]), respect_overlap })
+        Command::Trigger(TriggerCommand::Fire {
+            job: job(1),
+            seen: LogIndex(u64::MAX),
+            nonce: Nonce([nonce; 16]),
+            respect_overlap,
+        })
     };
     let first = quorum.apply(fire(1, true)).unwrap();
     assert!(matches!(&first, CommandReply::Fired(row) if row.number == 1), "{first:?}");
@@ -402,30 +407,56 @@ fn a_manual_fire_is_one_fire_however_often_it_is_asked_for() {
     assert_eq!(quorum.story(beat), "r Overlap1 r");
 }
 
+/// Goal: a copy of a person's command that comes late neither suspends a trigger that goes on, nor fires one that was
+/// not there when it was asked for.
+#[test]
+fn a_copy_of_a_suspend_or_a_fire_that_comes_late_changes_nothing() {
+    let mut quorum = Quorum::with_worker();
+    let fire = |seen| {
+        let (nonce, respect_overlap) = (Nonce([7; 16]), true);
+        Command::Trigger(TriggerCommand::Fire { job: job(1), seen, nonce, respect_overlap })
+    };
+    let early = fire(LogIndex(0));
+    assert_eq!(quorum.apply(early.clone()), Err(Rejection::UnknownJob { job: job(1) }));
+    let beat = quorum.submit(1, every(3_600));
+    let superseded = |controlled| Err(Rejection::Superseded { job: job(1), controlled });
+    assert_eq!(quorum.apply(early.clone()), superseded(false));
+    assert_eq!(quorum.story(beat), "");
+    let seen = |quorum: &Quorum| quorum.state.jobs[&beat].seen();
+    let suspend = Command::control(beat, seen(&quorum), Control::Suspend);
+    quorum.apply(suspend.clone()).unwrap();
+    assert_eq!(quorum.apply(suspend.clone()), Ok(CommandReply::Done));
+    quorum.apply(Command::control(beat, seen(&quorum), Control::Unsuspend)).unwrap();
+    assert_eq!(quorum.apply(suspend), superseded(true));
+    assert_eq!(quorum.job_state(beat), RunState::Running);
+    let fired = quorum.apply(fire(seen(&quorum))).unwrap();
+    assert_eq!(quorum.apply(early), Ok(fired), "by its nonce it is known, whatever its sender had seen");
+}
+
 #[test]
 fn cancelling_a_trigger_ends_its_runs_and_its_queue() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, TriggerSpec { overlap: Overlap::Queue(9), ..every(1) });
     (0..3).for_each(|_| quorum.pass(1));
-    quorum.apply(Command::Job(beat, JobCommand::Cancel)).unwrap();
+    quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     assert_eq!((quorum.story(beat).as_str(), quorum.job_state(beat)), ("r Cancelled1 Cancelled1", RunState::Cancelled));
     quorum.succeed();
     assert_eq!(quorum.story(beat), "- Cancelled1 Cancelled1");
     quorum.pass(10);
-    assert_eq!(quorum.apply(Command::Job(beat, JobCommand::Cancel)), Ok(CommandReply::Done));
-    assert!(quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat })).is_err());
+    assert_eq!(quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Cancel)), Ok(CommandReply::Done));
+    assert!(quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Suspend)).is_err());
 }
 
 #[test]
 fn commands_for_runs_are_not_for_triggers_and_the_other_way_round() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, every(1));
-    let error = quorum.apply(Command::Job(beat, JobCommand::Pause)).unwrap_err();
+    let error = quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Pause)).unwrap_err();
     assert!(error.to_string().contains("is for its runs: `job fires"), "{error}");
     quorum.apply(Command::submit(&owner_key(), job(2), JobSpec::batch(work()))).unwrap();
-    let error = quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(2) })).unwrap_err();
+    let error = quorum.apply(Command::control(job(2), LogIndex(u64::MAX), Control::Suspend)).unwrap_err();
     assert!(error.to_string().contains("has no trigger"), "{error}");
-    let low = Command::Trigger(TriggerCommand::Suspend { job: beat });
+    let low = Command::control(beat, LogIndex(u64::MAX), Control::Suspend);
     quorum.state.level = 1;
     assert_eq!(quorum.apply(low), Err(Rejection::Level { needed: LEVEL_TRIGGERS, level: 1 }));
 }
@@ -594,7 +625,7 @@ fn a_condition_fires_with_the_value_that_was_seen() {
     assert!(quorum.state.why(load).unwrap().contains("could not be evaluated: no answer"));
     quorum.observe(load, Ok("{\"not\": \"a number\"}"), &[]).unwrap();
     assert!(quorum.state.why(load).unwrap().contains("could not be evaluated"));
-    quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: load })).unwrap();
+    quorum.apply(Command::control(load, LogIndex(u64::MAX), Control::Suspend)).unwrap();
     assert!(matches!(quorum.observe(load, Ok("1"), &[]), Err(Rejection::IllegalState { .. })));
     assert!(!quorum.state.duties().iter().any(|duty| matches!(duty, Duty::Poll { .. })));
 }
@@ -629,7 +660,7 @@ fn a_job_runs_after_others_that_ended_as_it_wants() {
     assert_eq!((quorum.story(good).as_str(), quorum.story(bad).as_str()), ("+ Outcome1", "Outcome1 -"));
     assert_eq!(quorum.input(good)["ended"][0]["state"], "succeeded");
     // When nothing is left to wait for, they end.
-    quorum.apply(Command::Job(beat, JobCommand::Cancel)).unwrap();
+    quorum.apply(Command::control(beat, LogIndex(u64::MAX), Control::Cancel)).unwrap();
     assert_eq!([good, bad].map(|job| quorum.job_state(job)), [RunState::Succeeded; 2]);
 }
 
@@ -715,7 +746,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
     assert!(matches!(refused, Err(Rejection::Full { limit: TRIGGERS_MAX, .. })), "{refused:?}");
     // With one gone of the other owner's there is room, and none of it is the first owner's.
     let other = PeerId(keys[1].verifying_key().to_bytes());
-    quorum.apply_by(other, Command::Job(ids[1], JobCommand::Cancel)).unwrap();
+    quorum.apply_by(other, Command::control(ids[1], LogIndex(u64::MAX), Control::Cancel)).unwrap();
     let submit = |key: &SigningKey| {
         let spec = TriggeredSpec::new(TriggerSpec::new(When::Event(EventSpec::new("bell"))), work());
         let id = JobId { quorum: QUORUM, local: [254; 16] };
@@ -749,7 +780,7 @@ fn the_timed_fires_of_one_owner_have_a_rate() {
     quorum.apply_by(PeerId(other.verifying_key().to_bytes()), theirs).unwrap();
     // Events are counted where they come from.
     quorum.submit(most + 1, TriggerSpec::new(When::Event(EventSpec::new("bell"))));
-    quorum.apply(Command::Job(job(0), JobCommand::Cancel)).unwrap();
+    quorum.apply(Command::control(job(0), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     quorum.apply(submit(most)).unwrap();
 }
 

@@ -10,18 +10,20 @@ pub(super) mod snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index};
 
+use super::command::Control;
 use super::duty::Duty;
-use super::reply::{Rejection, short};
+use super::reply::{CommandReply, Rejection, short};
 use super::shares::Shares;
-use crate::ids::{JobId, LogIndex, Millis, PeerId};
+use crate::ids::{Digest, JobId, LogIndex, Millis, PeerId};
 use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, OWNER_JOBS_MAX};
-use crate::job::record::{HistoryEntry, JobRecord, Run, RunState};
+use crate::job::record::{Controlled, HistoryEntry, JobRecord, Run, RunState};
 use crate::job::signed::OwnerSignature;
 use crate::job::spec::{JobSpec, TriggeredSpec};
 use crate::job::transition::RunCommand;
 use crate::shared_map::SharedMap;
 use crate::task::record::RunTasks;
 use crate::trigger::record::TriggerRun;
+use crate::wire;
 
 /// The records of jobs, live and ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +136,22 @@ impl JobBook {
         Ok(record)
     }
 
+    /// The reply to a control that was applied already and comes again; or why it changes nothing.
+    pub(super) fn check_control(&self, asked: Asked<'_>, job: JobId) -> Result<Option<CommandReply>, Rejection> {
+        let (_, seen, control) = asked;
+        let record = self.records.get(&job).ok_or(Rejection::UnknownJob { job })?;
+        // Before all else: what it did itself must not make its copy look late.
+        if record.controlled.as_ref().is_some_and(|last| last.at > seen && last.digest == digest(asked)) {
+            return Ok(Some(CommandReply::Done));
+        }
+        if seen < record.since {
+            let controlled = record.controlled.as_ref().is_some_and(|last| last.at > seen);
+            return Err(Rejection::Superseded { job, controlled });
+        }
+        record.admit(control.run_command())?;
+        Ok(None)
+    }
+
     /// Stamps of a future that did not come become the moment of the correction. The jobs that had one.
     pub(super) fn withdraw_stamps(&mut self, at: Millis) -> Vec<JobId> {
         let ahead = |record: &JobRecord| record.changed_at > at || record.finished_at.is_some_and(|end| end > at);
@@ -224,6 +242,8 @@ impl JobRecord {
             changed_at: now,
             finished_at: None,
             revision: LogIndex(0),
+            since: LogIndex(0),
+            controlled: None,
             run,
             fired_by: None,
             // Many have one line for most of their life.
@@ -307,6 +327,21 @@ impl JobBook {
         }
     }
 
+    /// The job stands as it does since this entry.
+    pub(super) fn set_since(&mut self, job: &JobId, entry: LogIndex) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.since = entry;
+        }
+    }
+
+    /// The control was applied by this entry.
+    pub(super) fn set_controlled(&mut self, job: &JobId, asked: Asked<'_>, entry: LogIndex) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.since = entry;
+            record.controlled = Some(Box::new(Controlled { at: entry, digest: digest(asked) }));
+        }
+    }
+
     /// Builds what of the index follows from the records' stamps; the rest is reindexed job by job.
     pub(super) fn reset_index(&mut self) {
         let by_age = self.values().map(|record| (record.created_at, record.job)).collect();
@@ -327,11 +362,19 @@ impl JobRecord {
             Run::Trigger(run) => {
                 let run = Run::Trigger(Box::new(run.outline()));
                 let (spec, history, reason) = (self.spec.clone(), self.history.clone(), self.reason.clone());
-                Self { spec, run, history, reason, ..*self }
+                Self { spec, run, history, reason, controlled: self.controlled.clone(), ..*self }
             }
             _ => self.clone(),
         }
     }
+}
+
+/// A control, with its sender and what the sender had seen.
+pub(super) type Asked<'c> = (PeerId, LogIndex, &'c Control);
+
+/// Equal for copies of one control alone: who has seen what it did, and asks for the same again, has seen more.
+fn digest(asked: Asked<'_>) -> Digest {
+    Digest(*blake3::hash(&wire::encode(&asked)).as_bytes())
 }
 
 /// Refuses what makes more than a quorum takes.

@@ -15,7 +15,7 @@ use crate::job::transition::{Row, RunCommand};
 use crate::job::why::ended_or_resting;
 use crate::quorum::author::Author;
 use crate::quorum::check::{Checked, ensure};
-use crate::quorum::command::JobCommand;
+use crate::quorum::command::Control;
 use crate::quorum::duty::Duty;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::reply::{Applied, invalid};
@@ -93,23 +93,23 @@ impl Kind for Counter {
 
     fn begin(_: &mut RunCx<'_>) {}
 
-    fn control(cx: &mut RunCx<'_>, by: PeerId, command: &JobCommand) -> Applied {
+    fn control(cx: &mut RunCx<'_>, by: PeerId, control: &Control) -> Applied {
         let state = cx.record()?.state;
-        match command {
-            JobCommand::Cancel if state != Cancelled => {
+        match control {
+            Control::Cancel if state != Cancelled => {
                 change(cx, |run| run.next_at = None);
                 cx.end(RunCommand::Cancel, Cancelled, Some(format!("by {by}")), &format!("cancelled by {by}"));
             }
-            JobCommand::Pause if state != Paused => {
+            Control::Pause if state != Paused => {
                 change(cx, |run| run.next_at = None);
                 cx.enter(RunCommand::Pause, Paused, &format!("paused by {by}"));
             }
-            JobCommand::Resume => {
+            Control::Resume => {
                 let next = cx.record()?.counter().map(|(spec, _)| cx.time().plus(spec.every));
                 change(cx, |run| run.next_at = next);
                 cx.enter(RunCommand::Resume, Running, &format!("resumed by {by}"));
             }
-            JobCommand::Cancel | JobCommand::Pause => (),
+            Control::Cancel | Control::Pause => (),
             _ => return Err(not_for_this_kind()),
         }
         Ok(CommandReply::Done)

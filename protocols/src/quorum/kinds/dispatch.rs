@@ -12,7 +12,7 @@ use crate::job::spec::{JobSpec, TriggeredSpec};
 use crate::job::transition::{Row, RunCommand, knows, markdown, targets};
 use crate::quorum::author::Author;
 use crate::quorum::check::{Checked, ensure};
-use crate::quorum::command::JobCommand;
+use crate::quorum::command::Control;
 use crate::quorum::duty::Duty;
 use crate::quorum::event::Event;
 use crate::quorum::reply::Applied;
@@ -235,12 +235,12 @@ macro_rules! dispatch {
                 &mut self,
                 by: PeerId,
                 job: JobId,
-                command: &JobCommand,
+                control: &Control,
                 events: &mut Vec<Event>,
             ) -> Applied {
                 let kind = self.kind_of_run(job).ok_or(Rejection::UnknownJob { job })?;
                 self.with_cx(job, events, |cx| match kind {
-                    $($(#[$meta])* Kind::$kind => super::$get::$kind::control(cx, by, command),)*
+                    $($(#[$meta])* Kind::$kind => super::$get::$kind::control(cx, by, control),)*
                 })
             }
             /// Refuses a command that only one kind has, for what can be seen before it enters the log.

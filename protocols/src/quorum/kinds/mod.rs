@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::author::Author;
 use super::check::Checked;
-use super::command::JobCommand;
+use super::command::Control;
 use super::duty::Duty;
 use super::reply::Rejection;
 use super::reply::{Applied, invalid};
@@ -63,8 +63,8 @@ pub(in crate::quorum) trait Kind {
     fn new_run(view: RunView<'_>, spec: &Self::Spec, by: PeerId) -> Self::Run;
     /// The record was just made.
     fn begin(cx: &mut RunCx<'_>);
-    /// A command that every kind may have: pause, resume, cancel, retry, resolve, update. The table allows it.
-    fn control(cx: &mut RunCx<'_>, by: PeerId, command: &JobCommand) -> Applied;
+    /// A control that every kind may have: pause, resume, cancel, retry, resolve, update. The table allows it.
+    fn control(cx: &mut RunCx<'_>, by: PeerId, control: &Control) -> Applied;
     /// Refuses one of its own commands for what can be seen without its time; asked before the command enters the log,
     /// and again when it is applied.
     fn check_command(_: &JobRecord, _by: PeerId, _: &Self::Command) -> Result<(), Rejection> {

@@ -14,6 +14,7 @@ use crate::ids::*;
 use crate::job::batch::{BatchSpec, Map};
 use crate::job::counter::{CounterRun, CounterSpec};
 use crate::job::kind::{Kind, WorkSpec};
+use crate::job::record::JobRecord;
 use crate::job::record::RunState::{self, *};
 use crate::job::spec::TriggeredSpec;
 use crate::job::spec::{JobSpec, StoreSpec};
@@ -21,7 +22,7 @@ use crate::job::transition::{Row, RunCommand, targets};
 use crate::object::layout::Profile;
 use crate::quorum::author::Author;
 use crate::quorum::authority::Authorship;
-use crate::quorum::command::{JobCommand, QuorumCommand, StoreCommand, TriggerCommand};
+use crate::quorum::command::{Control, QuorumCommand, StoreCommand, TriggerCommand};
 use crate::quorum::duty::Duty;
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
@@ -90,8 +91,10 @@ impl Member {
         self.apply(Command::submit(&owner_key(), job(index), spec))
     }
 
-    fn control(&mut self, index: u8, command: JobCommand) -> Result<CommandReply, Rejection> {
-        self.apply(Command::Job(job(index), command))
+    /// By who has looked at the job.
+    fn control(&mut self, index: u8, control: Control) -> Result<CommandReply, Rejection> {
+        let seen = self.state.jobs.get(&job(index)).map(JobRecord::seen).unwrap_or_default();
+        self.apply(Command::control(job(index), seen, control))
     }
 
     fn bump(&mut self, index: u8, by: u32) -> Result<CommandReply, Rejection> {
@@ -175,20 +178,20 @@ fn a_counter_ticks_to_its_end_and_says_why_it_is_where_it_is() {
 fn a_paused_counter_stands_still_and_a_cancelled_one_has_ended() {
     let mut member = Member::new();
     member.submit(1, JobSpec::Once(counter(3))).unwrap();
-    member.control(1, JobCommand::Pause).unwrap();
-    member.control(1, JobCommand::Pause).unwrap();
+    member.control(1, Control::Pause).unwrap();
+    member.control(1, Control::Pause).unwrap();
     assert_eq!(member.run(1), (Paused, CounterRun { ticked: 0, next_at: None }));
     assert_eq!(member.state.next_timer(), None);
     assert!(member.why(1).starts_with("paused by its owner"), "{}", member.why(1));
     assert!(matches!(member.bump(1, 1), Err(Rejection::IllegalState { .. })));
-    member.control(1, JobCommand::Resume).unwrap();
+    member.control(1, Control::Resume).unwrap();
     member.wait();
     assert_eq!(member.run(1).1.ticked, 1);
-    let unknown = member.control(1, JobCommand::Retry);
+    let unknown = member.control(1, Control::Retry);
     let refusal = Rejection::WrongKind { kind: Kind::Counter, command: "retry".to_owned() };
     assert_eq!(unknown, Err(refusal));
-    member.control(1, JobCommand::Cancel).unwrap();
-    member.control(1, JobCommand::Cancel).unwrap();
+    member.control(1, Control::Cancel).unwrap();
+    member.control(1, Control::Cancel).unwrap();
     assert_eq!(member.run(1).0, Cancelled);
     assert_eq!(member.state.counts().0, 0, "no job is live");
 }

@@ -6,7 +6,7 @@
 use super::CatalogCx;
 use crate::approval::Grant;
 use crate::ids::PieceIndex;
-use crate::ids::{Attempt, JobId, ManifestHash};
+use crate::ids::{Attempt, JobId, LogIndex, ManifestHash};
 use crate::job::limits::RELEASING_MAX;
 use crate::job::store::{ColumnRecord, ColumnState, Releasing};
 use crate::object::manifest::Manifest;
@@ -43,12 +43,12 @@ impl CatalogCx<'_> {
     pub(super) fn remove_object(
         &mut self,
         manifest: ManifestHash,
-        selector: &ClaimSelector,
+        (selector, seen): (&ClaimSelector, LogIndex),
         uses: Uses,
         events: &mut Vec<Event>,
     ) -> Applied {
         let object = self.objects.get(&manifest).ok_or_else(|| unknown(manifest))?;
-        let (removed, kept) = object.claims.part(selector);
+        let (removed, kept) = object.claims.part(selector, seen);
         let reply = CommandReply::Removed { removed, kept: kept.clone().into_vec() };
         if object.state == ObjectState::Removing {
             return Ok(reply);

@@ -65,7 +65,7 @@ impl CatalogCx<'_> {
         // Nothing is refused from here on.
         let owed = commit.columns.iter().filter(|column| column.grant.is_none()).count();
         let adopted = existing.is_none_or(|object| object.owed.len() > owed);
-        let claim = Claim { owner, name: commit.name.clone(), job, at: self.now.time };
+        let claim = Claim { owner, name: commit.name.clone(), job, at: self.now.time, since: self.now.entry };
         let before = if adopted { self.store_object(job, commit, events) } else { None };
         if let Some(object) = self.objects.records.get_mut(&hash) {
             object.claims.add(claim);

@@ -23,7 +23,7 @@ use super::limits::{OBJECTS_MAX, OWNER_OBJECTS_MAX};
 use super::object::{ObjectRecord, ObjectState};
 use super::reply::{Applied, Rejection};
 use super::uses::Uses;
-use crate::ids::{ManifestHash, Millis, PeerId, PieceIndex};
+use crate::ids::{LogIndex, ManifestHash, Millis, PeerId, PieceIndex};
 use crate::job::store::ColumnState;
 use crate::shared_map::SharedMap;
 
@@ -138,9 +138,9 @@ impl Catalog {
     }
 
     /// Whether nobody keeps the object once these claims are given up.
-    pub(super) fn loses_last_claim(&self, manifest: &ManifestHash, claims: &ClaimSelector) -> bool {
+    pub(super) fn loses_last_claim(&self, manifest: &ManifestHash, claims: &ClaimSelector, seen: LogIndex) -> bool {
         let live = self.get(manifest).filter(|object| object.state == ObjectState::Live);
-        live.is_some_and(|object| object.claims.part(claims).1.is_empty())
+        live.is_some_and(|object| object.claims.part(claims, seen).1.is_empty())
     }
 
     pub(super) fn manifest_bytes(&self) -> usize {
@@ -257,9 +257,11 @@ pub(super) struct CatalogCx<'s> {
     now: Now,
 }
 
-/// What time it is.
+/// Where in the log, and what time it is.
 #[derive(Clone, Copy)]
 pub(super) struct Now {
+    /// The entry that is applied.
+    pub(super) entry: LogIndex,
     /// Record time.
     pub(super) time: Millis,
     /// What the clocks say.
@@ -281,7 +283,7 @@ impl<'s> CatalogCx<'s> {
     ) -> Applied {
         match command {
             ObjectCommand::Confirmed { column, attempt } => self.confirmed(manifest, *column, *attempt),
-            ObjectCommand::Remove { claims, .. } => self.remove_object(manifest, claims, uses, events),
+            ObjectCommand::Remove { claims, seen, .. } => self.remove_object(manifest, (claims, *seen), uses, events),
             ObjectCommand::OweRepair { column, attempt, reason } => {
                 self.owe_repair(manifest, *column, *attempt, reason, events)
             }

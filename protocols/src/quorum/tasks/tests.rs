@@ -26,7 +26,7 @@ use crate::ids::*;
 use crate::job::batch::*;
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{JobCommand, QuorumCommand, Resolution, StoreCommand, TaskCommand};
+use crate::quorum::command::{Control, QuorumCommand, Resolution, StoreCommand, TaskCommand};
 use crate::quorum::duty::Duty;
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::event::Event;
@@ -280,7 +280,7 @@ fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
         assert_eq!(quorum.attempts(0).len(), 2 + finished.min(AHEAD_MAX as usize));
     }
     // A job of the same program is known at once; another program is not, and neither is what must not begin twice.
-    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     for task in quorum.stops(0) {
         quorum.report(0, task, TaskResult::Stopped).unwrap();
     }
@@ -296,7 +296,7 @@ fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
     }
     // Nothing was heard of the worker for a while: what is freed is not filled up.
     quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
-    quorum.control(Command::Job(job(3), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(3), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     quorum.submit(5, spec(100));
     let task = quorum.attempts(0)[0];
     let before = quorum.attempts(0).len();
@@ -332,7 +332,7 @@ fn an_entry_that_stops_work_names_its_workers() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1), (2, 1)]);
     quorum.submit(1, spec(2));
     let busy: Vec<_> = (0..3).filter(|worker| !quorum.attempts(*worker).is_empty()).collect();
-    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     let named = quorum.events.iter().filter_map(|event| match event {
         Event::StopWanted { worker } => Some(*worker),
         _ => None,
@@ -394,7 +394,10 @@ fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
     assert_eq!(quorum.job_state(1), RunState::Failed);
     let why = quorum.state.why(job(1)).unwrap();
     assert!(why.contains("exit") && why.contains("because") && why.contains("3 times"), "{why}");
-    assert!(quorum.control(Command::Job(job(1), JobCommand::Retry)).is_err(), "a final state is final");
+    assert!(
+        quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Retry)).is_err(),
+        "a final state is final"
+    );
 }
 
 /// Goal: a job that failed still shows which of its tasks were done and by whom, and what each of the others came to.
@@ -425,7 +428,7 @@ fn a_wide_job_that_was_cancelled_leaves_its_record_alone() {
     quorum.submit(1, spec(UNDONE_TASKS_MAX as u32 + 1));
     quorum.submit(2, spec(UNDONE_TASKS_MAX as u32));
     for index in [1, 2] {
-        quorum.control(Command::Job(job(index), JobCommand::Cancel)).unwrap();
+        quorum.control(Command::control(job(index), LogIndex(u64::MAX), Control::Cancel)).unwrap();
         assert_eq!(quorum.job_state(index), RunState::Cancelled);
     }
     assert_eq!(quorum.state.tasks.tables.keys().collect::<Vec<_>>(), [&job(2)]);
@@ -487,18 +490,18 @@ fn a_pause_stops_the_work_and_a_resume_goes_on_from_the_checkpoint() {
         bytes: Some(Bytes::from("half")),
     });
     assert_eq!(quorum.apply(peer(0), save.clone()), Ok(CommandReply::Recorded(vec![Ok(())])));
-    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Pause)).unwrap();
     assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Pausing, vec![task]));
     quorum.report(0, task, TaskResult::Stopped).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Paused);
     assert!(matches!(quorum.apply(peer(0), save), Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
-    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
-    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Pause)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Resume)).unwrap();
     let again = quorum.attempts(0)[0];
     assert_eq!(again.attempt, Attempt(2));
     let assignment = quorum.state.assignment(again).unwrap();
     assert_eq!(assignment.checkpoint.unwrap().bytes.unwrap(), Bytes::from("half"));
-    let illegal = quorum.control(Command::Job(job(1), JobCommand::Resume));
+    let illegal = quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Resume));
     assert!(matches!(illegal, Err(Rejection::IllegalState { state: RunState::Running, .. })), "{illegal:?}");
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
@@ -509,7 +512,7 @@ fn a_pause_does_not_wait_for_a_worker_that_does_not_stop() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(2));
     let task = quorum.attempts(0)[0];
-    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Pause)).unwrap();
     quorum.elapse_until(1, RunState::Paused, 3);
     assert_eq!(quorum.report(0, task, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
 }
@@ -518,16 +521,16 @@ fn a_pause_does_not_wait_for_a_worker_that_does_not_stop() {
 fn the_state_before_a_pause_is_returned_to() {
     let mut quorum = Quorum::new(&[]);
     quorum.submit(1, spec(1));
-    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Pause)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Paused);
-    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Resume)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Pending);
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, undoing(2));
-    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Reverting);
-    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
-    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Pause)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Resume)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Reverting);
 }
 
@@ -536,11 +539,11 @@ fn cancel_waits_for_the_workers_but_not_for_ever() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
     quorum.submit(1, spec(5));
     let (a, b) = (quorum.attempts(0)[0], quorum.attempts(1)[0]);
-    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     assert_eq!((quorum.job_state(1), quorum.stops(0), quorum.stops(1)), (RunState::Cancelling, vec![a], vec![b]));
     quorum.report(0, a, TaskResult::Stopped).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Cancelling);
-    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     quorum.elapse();
     assert_eq!(quorum.job_state(1), RunState::Cancelled);
     assert!(quorum.stops(1).is_empty());
@@ -577,21 +580,59 @@ fn a_parked_run_waits_for_a_person_who_may_retry_skip_fail_or_cancel() {
         quorum
     };
     let mut quorum = parked();
-    quorum.control(Command::Job(job(1), JobCommand::Retry)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Retry)).unwrap();
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
     let resolved = |resolution| {
         let mut quorum = parked();
-        quorum.control(Command::Job(job(1), JobCommand::Resolve { resolution })).map(|_| quorum.job_state(1))
+        quorum
+            .control(Command::control(job(1), LogIndex(u64::MAX), Control::Resolve { resolution }))
+            .map(|_| quorum.job_state(1))
     };
     assert_eq!(resolved(Resolution::Skip), Ok(RunState::Succeeded));
     assert_eq!(resolved(Resolution::Fail), Ok(RunState::Failed));
     assert!(resolved(Resolution::Revert).is_err(), "it does not say how");
     let mut quorum = parked();
-    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.control(Command::control(job(1), LogIndex(u64::MAX), Control::Cancel)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Cancelled);
     let mut quorum = parked();
     quorum.elapse_until(1, RunState::Failed, 3);
+}
+
+/// Goal: a copy of a control that comes late changes nothing: neither after another control, nor after the job has come
+/// by itself to where the control would be allowed.
+#[test]
+fn a_copy_of_a_control_that_comes_late_changes_nothing() {
+    let mut quorum = Quorum::new(&[(0, 2)]);
+    let seen = |quorum: &Quorum| quorum.state.jobs[&job(1)].seen();
+    quorum.submit(1, BatchSpec { on_failure: OnFailure::Park, ..spec(2) });
+    let pause = Command::control(job(1), seen(&quorum), Control::Pause);
+    quorum.control(pause.clone()).unwrap();
+    assert_eq!(quorum.control(pause.clone()), Ok(CommandReply::Done));
+    let resume = Command::control(job(1), seen(&quorum), Control::Resume);
+    quorum.control(resume.clone()).unwrap();
+    let before = quorum.state.jobs[&job(1)].clone();
+    assert_eq!(quorum.control(pause), Err(Rejection::Superseded { job: job(1), controlled: true }));
+    assert_eq!(quorum.control(resume), Ok(CommandReply::Done), "as it was answered at first");
+    assert_eq!(quorum.state.jobs[&job(1)], before);
+
+    let mut quorum = Quorum::new(&[(0, 2)]);
+    quorum.submit(1, BatchSpec { on_failure: OnFailure::Park, ..spec(2) });
+    let retry = Command::control(job(1), seen(&quorum), Control::Retry);
+    assert!(matches!(quorum.control(retry.clone()), Err(Rejection::IllegalState { .. })));
+    let [a, b] = quorum.attempts(0)[..] else { panic!() };
+    quorum.report(0, a, failed(ErrorClass::Trap)).unwrap();
+    quorum.report(0, b, done("b")).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
+    assert_eq!(quorum.control(retry), Err(Rejection::Superseded { job: job(1), controlled: false }));
+    assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
+    // What was retried and failed again is not retried by a copy.
+    let retry = Command::control(job(1), seen(&quorum), Control::Retry);
+    quorum.control(retry.clone()).unwrap();
+    let [again] = quorum.attempts(0)[..] else { panic!() };
+    quorum.report(0, again, failed(ErrorClass::Trap)).unwrap();
+    assert_eq!(quorum.control(retry), Ok(CommandReply::Done));
+    assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
 }
 
 #[test]

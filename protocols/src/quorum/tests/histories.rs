@@ -57,6 +57,10 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 if draw.skew == 1 { Grant { lease: LeaseId([100 + index; 16]), ..grant(index) } } else { grant(index) }
             })
             .collect();
+    // Now and then by who has not seen the last of it.
+    let older = u64::from(draw.skew == 1);
+    let seen = |newest: Option<LogIndex>| LogIndex(newest.unwrap_or_default().0.saturating_sub(older));
+    let seen_job = seen(state.jobs.get(&job).map(|record| record.seen()));
     let mut by = peer(draw.peer);
     let command = match draw.what {
         0 => Command::Quorum(QuorumCommand::Noop),
@@ -96,7 +100,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             )
         }
         11 if draw.mask < 40 => Command::store(job, StoreCommand::Fail { upload_attempt: None, reason }),
-        11 if draw.mask < 80 => Command::Job(job, JobCommand::Cancel),
+        11 if draw.mask < 80 => Command::control(job, seen_job, Control::Cancel),
         11 => Command::store(job, StoreCommand::Abandon { upload_seq: run.map_or(0, |run| run.upload_seq) }),
         12 => Command::Object(manifest, ObjectCommand::Confirmed { column, attempt: skewed(held, draw.skew) }),
         13 => {
@@ -105,7 +109,8 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 1 => ClaimSelector::OwnedBy(peer(draw.peer)),
                 _ => ClaimSelector::All,
             };
-            Command::Object(manifest, ObjectCommand::Remove { claims, force: draw.mask.is_multiple_of(2) })
+            let seen = seen(object.map(|object| object.claims.seen()));
+            Command::Object(manifest, ObjectCommand::Remove { claims, seen, force: draw.mask.is_multiple_of(2) })
         }
         14 if draw.mask < 128 => {
             Command::Object(manifest, ObjectCommand::OweRepair { column, attempt: skewed(held, draw.skew), reason })

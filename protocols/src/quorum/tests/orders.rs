@@ -67,7 +67,8 @@ fn order_and_fired() -> [(StepContext, Assignment); 2] {
     let mut fired = quorum();
     let triggered = TriggeredSpec::new(every_minute(), work());
     fired.apply(peer(OWNER), Command::submit(&key(OWNER), job(2), JobSpec::Triggered(Box::new(triggered)))).unwrap();
-    let fire = TriggerCommand::Fire { job: job(2), nonce: Nonce([1; 16]), respect_overlap: true };
+    let fire =
+        TriggerCommand::Fire { job: job(2), seen: LogIndex(u64::MAX), nonce: Nonce([1; 16]), respect_overlap: true };
     fired.apply(peer(OTHER), Command::Trigger(fire)).unwrap();
     [once, fired].map(|quorum| orders(&quorum).remove(1))
 }
@@ -214,8 +215,8 @@ fn an_update_a_retry_and_a_later_step_keep_the_owners_word() {
     let spec = JobSpec::batch(BatchSpec { reduce: Some(Box::new(fold)), ..work() });
     quorum.apply(peer(OWNER), Command::submit(&key(OWNER), job(1), spec)).unwrap();
     let resources = Some(Capacity { slots: 2, memory_bytes: 1 << 20, disk_bytes: 0 }.into());
-    let update = JobCommand::Update { priority: Some(1), parallelism: None, resources };
-    quorum.apply(peer(0), Command::Job(job(1), update)).unwrap();
+    let update = Control::Update { priority: Some(1), parallelism: None, resources };
+    quorum.apply(peer(0), Command::control(job(1), LogIndex(u64::MAX), update)).unwrap();
     assert_eq!(orders(&quorum).len(), 2);
     for (context, assignment) in orders(&quorum) {
         assert_eq!(context.resources.capacity.slots, 2);

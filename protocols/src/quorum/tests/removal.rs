@@ -12,15 +12,18 @@ fn named(name: &str) -> JobSpec {
     JobSpec::store(StoreSpec { name: Some(name.to_owned()), size: None, profile: PROFILE })
 }
 
+fn store(quorum: &mut Quorum, index: u8, owner: u8, name: &str) {
+    quorum.apply(peer(owner), Command::submit(&key(owner), job(index), named(name))).unwrap();
+    quorum.add(index, &[1, 2, 3]).unwrap();
+    let receipts = quorum.receipts(index, 1);
+    quorum.commit(index, 1, receipts, false).unwrap();
+}
+
 /// Content 1, stored by these peers under these names, with runs 1, 2, and so on.
 fn stored_as(claims: &[(u8, &str)]) -> Quorum {
     let mut quorum = Quorum::new();
     for (index, (owner, name)) in claims.iter().enumerate() {
-        let index = index as u8 + 1;
-        quorum.apply(peer(*owner), Command::submit(&key(*owner), job(index), named(name))).unwrap();
-        quorum.add(index, &[1, 2, 3]).unwrap();
-        let receipts = quorum.receipts(index, 1);
-        quorum.commit(index, 1, receipts, false).unwrap();
+        store(&mut quorum, index as u8 + 1, *owner, name);
     }
     quorum.state.level = LEVEL;
     quorum
@@ -31,7 +34,7 @@ fn hash() -> ManifestHash {
 }
 
 fn remove(claims: ClaimSelector, force: bool) -> Command {
-    Command::Object(hash(), ObjectCommand::Remove { claims, force })
+    Command::Object(hash(), ObjectCommand::Remove { claims, seen: LogIndex(u64::MAX), force })
 }
 
 fn one(owner: u8, name: &str) -> ClaimSelector {
@@ -42,6 +45,30 @@ fn one(owner: u8, name: &str) -> ClaimSelector {
 fn kept(reply: Result<CommandReply, Rejection>) -> Vec<String> {
     let Ok(CommandReply::Removed { kept, .. }) = reply else { panic!("{reply:?}") };
     kept.into_iter().filter_map(|claim| claim.name).collect()
+}
+
+/// Goal: a put that was acknowledged is not undone by a removal that was asked for before it, when that arrives late or
+/// a copy of it does.
+#[test]
+fn a_removal_takes_no_claim_that_was_made_or_renewed_since_it_was_asked_for() {
+    let mut quorum = stored_as(&[(0, "a.txt")]);
+    let asked = |quorum: &Quorum, claims| {
+        let seen = quorum.state.objects[&hash()].claims.seen();
+        Command::Object(hash(), ObjectCommand::Remove { claims, seen, force: false })
+    };
+    let (one_of, all_of) = (asked(&quorum, one(0, "a.txt")), asked(&quorum, ClaimSelector::All));
+    store(&mut quorum, 2, 0, "a.txt");
+    store(&mut quorum, 3, 8, "b.txt");
+    assert_eq!(kept(quorum.apply(peer(0), one_of.clone())), ["a.txt", "b.txt"], "it was stored again under its name");
+    assert_eq!(kept(quorum.apply(peer(7), all_of)), ["a.txt", "b.txt"], "nor is one taken that was not there");
+    let mine = asked(&quorum, one(0, "a.txt"));
+    assert_eq!(kept(quorum.apply(peer(0), mine.clone())), ["b.txt"]);
+    // Made anew after it was given up.
+    store(&mut quorum, 4, 0, "a.txt");
+    for late in [one_of, mine] {
+        assert_eq!(kept(quorum.apply(peer(0), late)), ["b.txt", "a.txt"]);
+    }
+    assert_eq!(quorum.state.objects[&hash()].state, ObjectState::Live);
 }
 
 /// Goal: whoever stored equal bytes as two files and removes one has the other, and so has everybody else.
@@ -109,7 +136,7 @@ fn what_a_live_job_needs_keeps_its_last_claim() {
         assert!(quorum.state.objects[&hash()].owned_by(peer(8)), "a refusal leaves no trace");
         let mut insisted = Quorum { state: quorum.state.clone(), index: quorum.index, events: Vec::new() };
         assert!(kept(insisted.apply(peer(8), remove(ClaimSelector::All, true))).is_empty());
-        quorum.apply(peer(5), Command::Job(user, JobCommand::Cancel)).unwrap();
+        quorum.apply(peer(5), Command::control(user, LogIndex(u64::MAX), Control::Cancel)).unwrap();
         assert!(kept(quorum.apply(peer(8), remove(ClaimSelector::All, false))).is_empty(), "{part}: the job has ended");
     }
 }

@@ -23,7 +23,7 @@ fn live_jobs_of_one_owner_are_a_half() {
     let replies = apply(vec![
         submit(0, next),
         submit(1, next),
-        (peer(0), Command::Job(id(0), JobCommand::Cancel)),
+        (peer(0), Command::control(id(0), LogIndex(u64::MAX), Control::Cancel)),
         submit(0, next + 1),
     ]);
     let full = Rejection::Full { what: "live jobs of one owner".to_owned(), limit: OWNER_JOBS_MAX };

@@ -18,7 +18,7 @@ use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::store::{ColumnRecord, ColumnState, StoreRun};
 use crate::object::layout::Profile;
 use crate::quorum::claims::{Claim, Claims};
-use crate::quorum::command::{JobCommand, ObjectCommand};
+use crate::quorum::command::{Control, ObjectCommand};
 use crate::quorum::entry::{Batch, Command};
 use crate::quorum::limits::OBJECTS_MAX;
 use crate::quorum::object::{ObjectRecord, ObjectState};
@@ -71,7 +71,7 @@ fn stored(number: usize) -> (JobRecord, ObjectRecord) {
         state: ColumnState::Confirmed,
         stored: Vec::new(),
     });
-    let claim = Claim { owner: OWNER, name: store_spec().name, job: job(number), at: NOW };
+    let claim = Claim { owner: OWNER, name: store_spec().name, job: job(number), at: NOW, since: LogIndex(1) };
     let object = ObjectRecord {
         state: ObjectState::Live,
         size: 60_000,
@@ -132,10 +132,10 @@ fn full() -> QuorumState {
 /// Changes a live job and an object somewhere.
 fn entry(number: usize) -> Batch {
     let paused = job(OBJECTS_MAX + ((number.wrapping_mul(7_919) % JOBS_LIVE_MAX) | 1));
-    let pause = if number.is_multiple_of(2) { JobCommand::Pause } else { JobCommand::Resume };
+    let pause = if number.is_multiple_of(2) { Control::Pause } else { Control::Resume };
     let owe = ObjectCommand::OweRepair { column: PieceIndex(0), attempt: Attempt(1), reason: String::new() };
     let commands = vec![
-        (OWNER, Command::Job(paused, pause)),
+        (OWNER, Command::control(paused, LogIndex(u64::MAX), pause)),
         (OWNER, Command::Object(hash(number.wrapping_mul(104_729) % OBJECTS_MAX), owe)),
     ];
     Batch::at(NOW, commands)
@@ -200,7 +200,7 @@ fn what_is_applied_later_is_not_in_a_snapshot() {
     }
     let (view, before) = (state.snapshot_view(), state.encode_snapshot());
     for number in 0..200 {
-        let cancel = Command::Job(job(number), JobCommand::Cancel);
+        let cancel = Command::control(job(number), LogIndex(u64::MAX), Control::Cancel);
         state.apply(LogIndex(200 + number as u64), &Batch::at(NOW, vec![(OWNER, cancel)]));
     }
     assert_eq!(view.encode(), before);

@@ -10,7 +10,7 @@ use crate::ids::{Attempt, Digest, LeaseId, MemberId, Millis, PeerId, QuorumId, S
 use crate::job::batch::{BatchSpec, Map};
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::object::Profile;
-use crate::quorum::{Batch, Command, JobCommand, StoreCommand, TaskCommand};
+use crate::quorum::{Batch, Command, Control, StoreCommand, TaskCommand};
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use crate::task::spec::{Call, OutputPlace, Program};
@@ -68,7 +68,7 @@ fn a_watch_for_the_end_is_met_by_every_end_and_by_nothing_before() {
     assert_eq!(log.judge(Until::Ended), None);
     log.add(&[1, 2, 3], false);
     assert!(!log.is_met(Until::Ended));
-    let events = log.commit(Command::Job(JOB, JobCommand::Cancel));
+    let events = log.commit(Command::control(JOB, LogIndex(u64::MAX), Control::Cancel));
     assert!(log.is_met(Until::Ended));
     assert!(events.iter().any(|event| Until::Ended.concerns(event)));
     assert_eq!(Until::Ended.judge(&log.0, JobId { local: [7; 16], ..JOB }), Some(Watched::Unknown));
@@ -84,7 +84,7 @@ fn a_watch_that_comes_before_its_submit_waits_for_it_and_then_for_the_end() {
     let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: PROFILE });
     log.commit(Command::submit(&SigningKey::from_bytes(&[9; 32]), late, spec));
     assert_eq!(until.judge(&log.0, late), None);
-    let events = log.commit(Command::Job(late, JobCommand::Cancel));
+    let events = log.commit(Command::control(late, LogIndex(u64::MAX), Control::Cancel));
     assert!(events.iter().any(|event| until.concerns(event)) && until.is_lasting());
     let Some(Watched::Met(met)) = until.judge(&log.0, late) else { panic!("it has ended") };
     assert_eq!((met.record.job, met.outputs), (late, None), "a job that stores has no outputs");
@@ -157,7 +157,7 @@ fn a_revision_passes_when_the_job_changes_and_not_when_another_does() {
     assert!(log.is_met(Until::Changed { since: one }));
     let now = log.revision(JOB);
     assert_eq!((now, log.revision(OTHER)), (LogIndex(3), other));
-    log.commit(Command::Job(OTHER, JobCommand::Cancel));
+    log.commit(Command::control(OTHER, LogIndex(u64::MAX), Control::Cancel));
     assert!(!log.is_met(Until::Changed { since: now }));
     let Some(Watched::Met(met)) = log.judge(Until::Changed { since: one }) else { panic!("it changed") };
     let answer = Watched::Met(met);

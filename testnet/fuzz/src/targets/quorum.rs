@@ -25,7 +25,7 @@ use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
 use quorate_protocols::quorum::{
-    Batch, ClaimSelector, Command, Duty, Event, JobCommand, ObjectCommand, QuorumCommand, QuorumState, StoreCommand,
+    Batch, ClaimSelector, Command, Control, Duty, Event, ObjectCommand, QuorumCommand, QuorumState, StoreCommand,
 };
 use quorate_protocols::trigger::record::FireRow;
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX};
@@ -230,6 +230,10 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
     let reason = "reason".to_owned();
     let run = state.jobs().get(&job).and_then(|record| record.store()).map(|(_, run)| run);
     let worker = run.map_or(anybody, |run| run.uploader);
+    // Now and then by who has not seen the last of it.
+    let older = u64::from(step.byte(7) > 239);
+    let seen = |newest: Option<LogIndex>| LogIndex(newest.unwrap_or_default().0.saturating_sub(older));
+    let seen_job = seen(state.jobs().get(&job).map(|record| record.seen()));
     let upload_attempt = skewed(step, run.map_or(Attempt(1), |run| run.upload_attempt));
     let current = |run: &StoreRun| run.columns.get(usize::from(column.0)).map(|column| column.attempt);
     let object = state.objects().get(&manifest);
@@ -262,8 +266,8 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
         11 => match step.below(5, 4) {
             0 => (anybody, Command::store(job, StoreCommand::Fail { upload_attempt: None, reason })),
             1 => (worker, Command::store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason })),
-            2 => (worker, Command::Job(job, JobCommand::Cancel)),
-            _ => (anybody, Command::Job(job, JobCommand::Cancel)),
+            2 => (worker, Command::control(job, seen_job, Control::Cancel)),
+            _ => (anybody, Command::control(job, seen_job, Control::Cancel)),
         },
         12 => {
             let claims = match step.below(6, 3) {
@@ -271,7 +275,8 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
                 1 => ClaimSelector::OwnedBy(anybody),
                 _ => ClaimSelector::All,
             };
-            (anybody, Command::Object(manifest, ObjectCommand::Remove { claims, force: step.is_set(7, 0) }))
+            let seen = seen(object.map(|object| object.claims.seen()));
+            (anybody, Command::Object(manifest, ObjectCommand::Remove { claims, seen, force: step.is_set(7, 0) }))
         }
         13 => (
             anybody,

@@ -12,11 +12,13 @@ use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{Digest, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
+use quorate_protocols::ids::{
+    Digest, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, Nonce, PeerId, QuorumId,
+};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
-use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, TaskCommand, TriggerCommand};
+use quorate_protocols::quorum::{Command, Control, QuorumCommand, QuorumState, TaskCommand, TriggerCommand};
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{Output, Place, WorkerRecord};
@@ -144,6 +146,9 @@ fn command(
     old: &[(PeerId, Command)],
 ) -> (PeerId, Command) {
     let job = job(step.below(1, JOBS));
+    // Now and then by who has not seen the last of it.
+    let seen = state.jobs().get(&job).map_or(0, |record| record.seen().0);
+    let seen = LogIndex(seen.saturating_sub(u64::from(step.byte(6) > 240)));
     let command = match step.below(0, 16) {
         0 | 1 => {
             let spec = match step.byte(2) {
@@ -174,13 +179,14 @@ fn command(
         }
         10 => Command::Trigger(TriggerCommand::Fire {
             job,
+            seen,
             nonce: Nonce([step.byte(4) % 4; 16]),
             respect_overlap: step.is_set(5, 0),
         }),
         11 => match step.below(4, 5) {
-            0 | 1 => Command::Trigger(TriggerCommand::Suspend { job }),
-            2 | 3 => Command::Trigger(TriggerCommand::Unsuspend { job }),
-            _ => Command::Job(job, JobCommand::Cancel),
+            0 | 1 => Command::control(job, seen, Control::Suspend),
+            2 | 3 => Command::control(job, seen, Control::Unsuspend),
+            _ => Command::control(job, seen, Control::Cancel),
         },
         12 => state
             .next_timer()

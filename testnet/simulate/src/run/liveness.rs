@@ -10,7 +10,7 @@ use quorate_protocols::job::store::ColumnState;
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::quorum::object::ObjectState;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{ClaimSelector, Command, JobCommand, ObjectCommand};
+use quorate_protocols::quorum::{ClaimSelector, Command, Control, ObjectCommand};
 use quorate_protocols::resources::{Resource, Scope, Service};
 use quorate_testnet::checkers::g8_reservations::{self, Account};
 use quorate_testnet::checkers::{g4_progress, g6_readable};
@@ -184,7 +184,10 @@ impl Session {
                 let Some(last) = page.last() else { break };
                 after = Some((last.created_at, last.job));
                 let live = page.into_iter().filter(|record| !record.state.is_final());
-                commands.extend(live.map(|record| (record.owner, Command::Job(record.job, JobCommand::Cancel))));
+                commands.extend(live.map(|record| {
+                    let cancel = Command::control(record.job, record.seen(), Control::Cancel);
+                    (record.owner, cancel)
+                }));
             }
             let mut after = None;
             while let Ok(QueryAnswer::Objects(page)) = quorum.query(Query::Objects { after, limit }, true).await {
@@ -192,10 +195,11 @@ impl Session {
                 after = Some(last.age());
                 let live = page.into_iter().filter(|view| view.record.state == ObjectState::Live);
                 commands.extend(live.flat_map(|view| {
-                    let (manifest, claims) = (view.hash, view.record.claims.into_vec());
+                    let (manifest, seen, claims) =
+                        (view.hash, view.record.claims.seen(), view.record.claims.into_vec());
                     claims.into_iter().map(move |claim| {
                         let claims = ClaimSelector::OwnedBy(claim.owner);
-                        (claim.owner, Command::Object(manifest, ObjectCommand::Remove { claims, force: true }))
+                        (claim.owner, Command::Object(manifest, ObjectCommand::Remove { claims, seen, force: true }))
                     })
                 }));
             }

@@ -11,7 +11,7 @@ use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::object::ObjectState;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
-use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, Rejection};
+use quorate_protocols::quorum::{CommandReply, Control, Rejection};
 use quorate_testnet::checkers::commands::{JobAnswer, JobOperation, JobState, ObjectAnswer, ObjectOperation};
 
 use super::Session;
@@ -150,8 +150,8 @@ impl Session {
                 return;
             }
             match self.rng.below(10) {
-                0..=1 => self.job_command(owner, job, JobOperation::Submit, self.world.submit(owner, job, spec())),
-                2 => self.job_command(owner, job, JobOperation::Cancel, Command::Job(job, JobCommand::Cancel)),
+                0..=1 => self.submit_job(owner, job),
+                2 => self.cancel_job(owner, job),
                 3 => self.watch_job(index, job, Until::Ended),
                 4..=5 => self.watch_job(index, job, Until::Changed { since: LogIndex(0) }),
                 _ => {
@@ -184,11 +184,19 @@ impl Session {
         self.job_history.call(job, called, JobOperation::Read, handle);
     }
 
-    fn job_command(&mut self, owner: usize, job: JobId, operation: JobOperation, command: Command) {
+    fn submit_job(&mut self, owner: usize, job: JobId) {
         let (clock, called) = (self.clock.clone(), self.clock.next());
         let judge = move |result| (clock.next(), job_answer(result));
-        let handle = self.world.command(owner, job.quorum, command, judge);
-        self.job_history.call(job, called, operation, handle);
+        let submit = self.world.submit(owner, job, spec());
+        let handle = self.world.command(owner, job.quorum, submit, judge);
+        self.job_history.call(job, called, JobOperation::Submit, handle);
+    }
+
+    fn cancel_job(&mut self, owner: usize, job: JobId) {
+        let (clock, called) = (self.clock.clone(), self.clock.next());
+        let judge = move |result| (clock.next(), job_answer(result));
+        let handle = self.world.control(owner, job, Control::Cancel, judge);
+        self.job_history.call(job, called, JobOperation::Cancel, handle);
     }
 
     /// Several clients at once, at several nodes, with one object.
@@ -225,9 +233,7 @@ impl Session {
         let Some(owner) = self.oracle.owner(object) else { return };
         self.oracle.removing(object);
         let (clock, called) = (self.clock.clone(), self.clock.next());
-        let claims = ClaimSelector::OwnedBy(self.world.peer(owner));
-        let command = Command::Object(object.manifest, ObjectCommand::Remove { claims, force: true });
-        let handle = self.world.command(owner, object.quorum, command, move |result| {
+        let handle = self.world.remove(owner, object, move |result| {
             let answer = match result {
                 Ok(CommandReply::Removed { .. }) => Some(ObjectAnswer::Done),
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => Some(ObjectAnswer::Missing),

@@ -14,7 +14,7 @@ impl Scene {
             }
             let record = loop {
                 // One that has nothing left to fire has ended.
-                let told = self.send_command(1, job.quorum, Command::Trigger(TriggerCommand::Suspend { job })).await;
+                let told = self.control(1, job, Control::Suspend).await;
                 match self.ask_quorum(job.quorum, Query::Job { job }).await {
                     Some(QueryAnswer::Job(record)) if told || record.state.is_final() => break Some(record),
                     // Thousands of jobs have ended after this one.

@@ -105,11 +105,11 @@ proptest! {
                     }
                 }
                 Step::Fire(index, nonce, respect_overlap) => {
-                    let _ = quorum.apply(Command::Trigger(TriggerCommand::Fire { job: job(index), nonce: Nonce([nonce; 16]), respect_overlap }));
+                    let _ = quorum.apply(Command::Trigger(TriggerCommand::Fire { job: job(index), seen: LogIndex(u64::MAX), nonce: Nonce([nonce; 16]), respect_overlap }));
                 }
-                Step::Suspend(index) => drop(quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(index) }))),
-                Step::Unsuspend(index) => drop(quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: job(index) }))),
-                Step::Cancel(index) => drop(quorum.apply(Command::Job(job(index), JobCommand::Cancel))),
+                Step::Suspend(index) => drop(quorum.apply(Command::control(job(index), LogIndex(u64::MAX), Control::Suspend))),
+                Step::Unsuspend(index) => drop(quorum.apply(Command::control(job(index), LogIndex(u64::MAX), Control::Unsuspend))),
+                Step::Cancel(index) => drop(quorum.apply(Command::control(job(index), LogIndex(u64::MAX), Control::Cancel))),
                 Step::Work(true) => quorum.succeed(),
                 Step::Work(false) => quorum.fail(),
                 Step::Elapse => {

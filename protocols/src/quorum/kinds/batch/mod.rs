@@ -20,7 +20,7 @@ use crate::job::record::{JobRecord, Run};
 use crate::job::transition::{Row, RunCommand};
 use crate::job::why::{ended_or_resting, with};
 use crate::quorum::check::{Checked, ensure};
-use crate::quorum::command::JobCommand;
+use crate::quorum::command::Control;
 use crate::quorum::duty::Duty;
 use crate::quorum::limits::LEVEL_FIRST;
 use crate::quorum::reply::Rejection;
@@ -109,15 +109,15 @@ impl Kind for Batch {
         life::begin(cx);
     }
 
-    fn control(cx: &mut RunCx<'_>, by: PeerId, command: &JobCommand) -> Applied {
-        match command {
-            JobCommand::Submit { .. } => Err(not_for_this_kind()),
-            JobCommand::Cancel => control::cancel(cx, by),
-            JobCommand::Pause => control::pause(cx, by),
-            JobCommand::Resume => control::resume(cx, by),
-            JobCommand::Retry => control::retry(cx, by),
-            JobCommand::Resolve { resolution } => control::resolve(cx, by, *resolution),
-            JobCommand::Update { priority, parallelism, resources } => {
+    fn control(cx: &mut RunCx<'_>, by: PeerId, control: &Control) -> Applied {
+        match control {
+            Control::Suspend | Control::Unsuspend => Err(not_for_this_kind()),
+            Control::Cancel => control::cancel(cx, by),
+            Control::Pause => control::pause(cx, by),
+            Control::Resume => control::resume(cx, by),
+            Control::Retry => control::retry(cx, by),
+            Control::Resolve { resolution } => control::resolve(cx, by, *resolution),
+            Control::Update { priority, parallelism, resources } => {
                 control::update(cx, *priority, *parallelism, resources.as_ref())
             }
         }

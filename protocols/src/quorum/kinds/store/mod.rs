@@ -22,7 +22,7 @@ use crate::object::layout::{Layout, Profile};
 use crate::object::limits::NAME_BYTES_MAX;
 use crate::quorum::author::Author;
 use crate::quorum::check::{Checked, ensure};
-use crate::quorum::command::{JobCommand, StoreCommand};
+use crate::quorum::command::{Control, StoreCommand};
 use crate::quorum::duty::Duty;
 use crate::quorum::jobs::JobBook;
 use crate::quorum::limits::LEVEL_FIRST;
@@ -154,15 +154,16 @@ impl Kind for Store {
 
     fn begin(_: &mut RunCx<'_>) {}
 
-    fn control(cx: &mut RunCx<'_>, by: PeerId, command: &JobCommand) -> Applied {
-        match command {
-            JobCommand::Cancel => upload::cancel(cx, by),
-            JobCommand::Submit { .. }
-            | JobCommand::Pause
-            | JobCommand::Resume
-            | JobCommand::Retry
-            | JobCommand::Resolve { .. }
-            | JobCommand::Update { .. } => Err(not_for_this_kind()),
+    fn control(cx: &mut RunCx<'_>, by: PeerId, control: &Control) -> Applied {
+        match control {
+            Control::Cancel => upload::cancel(cx, by),
+            Control::Pause
+            | Control::Resume
+            | Control::Retry
+            | Control::Resolve { .. }
+            | Control::Update { .. }
+            | Control::Suspend
+            | Control::Unsuspend => Err(not_for_this_kind()),
         }
     }
 

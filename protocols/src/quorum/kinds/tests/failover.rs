@@ -164,8 +164,13 @@ impl Quorum {
         self.wait();
     }
 
-    fn control(&mut self, command: JobCommand) {
-        self.propose(Command::Job(job(1), command)).unwrap();
+    fn submit(&mut self, spec: JobSpec) {
+        self.propose(Command::submit(&owner_key(), job(1), spec)).unwrap();
+    }
+
+    fn control(&mut self, control: Control) {
+        let seen = self.state().jobs[&job(1)].seen();
+        self.propose(Command::control(job(1), seen, control)).unwrap();
     }
 
     fn bump(&mut self) {
@@ -190,13 +195,13 @@ fn a_run_goes_on_under_the_next_primary_after_every_command() {
     let mut quorum = Quorum::new();
     type Step = (&'static str, fn(&mut Quorum));
     let steps: [Step; 7] = [
-        ("submit", |quorum| quorum.control(JobCommand::submit(&owner_key(), job(1), JobSpec::Once(counter(9))))),
+        ("submit", |quorum| quorum.submit(JobSpec::Once(counter(9)))),
         ("tick", Quorum::tick),
         ("bump", Quorum::bump),
-        ("pause", |quorum| quorum.control(JobCommand::Pause)),
-        ("resume", |quorum| quorum.control(JobCommand::Resume)),
+        ("pause", |quorum| quorum.control(Control::Pause)),
+        ("resume", |quorum| quorum.control(Control::Resume)),
         ("a tick under another primary", Quorum::tick),
-        ("cancel", |quorum| quorum.control(JobCommand::Cancel)),
+        ("cancel", |quorum| quorum.control(Control::Cancel)),
     ];
     for (name, step) in steps {
         step(&mut quorum);
@@ -216,7 +221,7 @@ fn a_run_goes_on_under_the_next_primary_after_every_command() {
 #[test]
 fn a_member_that_came_back_by_a_snapshot_brings_a_run_to_its_end() {
     let mut quorum = Quorum::new();
-    quorum.control(JobCommand::submit(&owner_key(), job(1), JobSpec::Once(counter(4))));
+    quorum.submit(JobSpec::Once(counter(4)));
     let away = quorum.kill_primary(bump_by(4));
     quorum.wait();
     quorum.compact();
@@ -238,7 +243,7 @@ fn a_member_that_came_back_by_a_snapshot_brings_a_run_to_its_end() {
 #[test]
 fn a_timer_that_two_primaries_serve_ticks_once() {
     let mut quorum = Quorum::new();
-    quorum.control(JobCommand::submit(&owner_key(), job(1), JobSpec::Once(counter(4))));
+    quorum.submit(JobSpec::Once(counter(4)));
     let due = quorum.wait();
     let killed = quorum.kill_primary(Command::Quorum(QuorumCommand::Noop));
     quorum.restart(killed);
@@ -254,7 +259,7 @@ fn a_fire_that_two_primaries_propose_makes_one_run_which_ends_under_the_second()
     let when = When::Every { period: Duration::from_secs(60), bounds: Bounds::NONE };
     let trigger = TriggerSpec { overlap: Overlap::Forbid, ..TriggerSpec::new(when) };
     let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, counter(2))));
-    quorum.control(JobCommand::submit(&owner_key(), job(1), spec));
+    quorum.submit(spec);
     let spans = |quorum: &Quorum| Planner::default().spans(quorum.state(), Millis(quorum.now), Millis(quorum.now), 100);
     let fired = |quorum: &Quorum| quorum.state().trigger(job(1)).map(|(_, run)| run.live.clone()).unwrap();
     let mut due = Vec::new();

@@ -47,6 +47,9 @@ fn drawn_spec(draw: &Draw) -> BatchSpec {
 /// A command near what the state expects: mostly legal, now and then stale or another's.
 fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let (job, by) = (job(draw.job), peer(draw.peer));
+    // Now and then by who has not seen the last of it.
+    let seen = state.jobs.get(&job).map_or(0, |record| record.seen().0);
+    let seen = LogIndex(seen.saturating_sub((draw.skew == 1).into()));
     let mine: Vec<_> = state.attempts_of(by).map(|(task, _)| task).collect();
     let stops: Vec<_> = state.stops_of(by).into_iter().map(|(task, _)| task).collect();
     let pick = |from: &[TaskAttempt]| from.get(draw.pick as usize % from.len().max(1)).copied();
@@ -88,18 +91,18 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             bytes: Some(Bytes::from("half")),
         }),
         17 | 18 => Command::Quorum(QuorumCommand::Elapsed { until: state.next_timer().unwrap_or_default() }),
-        19 => Command::Job(job, JobCommand::Pause),
-        20 => Command::Job(job, JobCommand::Resume),
-        21 if draw.pick < 128 => Command::Job(job, JobCommand::Cancel),
-        21 => Command::Job(job, JobCommand::Retry),
+        19 => Command::control(job, seen, Control::Pause),
+        20 => Command::control(job, seen, Control::Resume),
+        21 if draw.pick < 128 => Command::control(job, seen, Control::Cancel),
+        21 => Command::control(job, seen, Control::Retry),
         22 => {
             let resolution = [Resolution::Skip, Resolution::Fail, Resolution::Revert][draw.pick as usize % 3];
-            Command::Job(job, JobCommand::Resolve { resolution })
+            Command::control(job, seen, Control::Resolve { resolution })
         }
         _ => {
             let resources = (draw.skew == 2).then(|| Capacity { slots: 2, ..spec(1).resources.capacity }.into());
             let (priority, parallelism) = (Some(draw.pick), Some(draw.skew as u32));
-            Command::Job(job, JobCommand::Update { priority, parallelism, resources })
+            Command::control(job, seen, Control::Update { priority, parallelism, resources })
         }
     };
     (by, command)
@@ -174,8 +177,8 @@ proptest! {
             let Some(live) = quorum.state.jobs.values().find(|record| !record.state.is_final()) else { break };
             let (job, state) = (live.job, live.state);
             let _ = match state {
-                RunState::Paused | RunState::Pausing => quorum.control(Command::Job(job, JobCommand::Resume)),
-                RunState::AwaitingResolution => quorum.control(Command::Job(job, JobCommand::Resolve { resolution: Resolution::Skip })),
+                RunState::Paused | RunState::Pausing => quorum.control(Command::control(job, LogIndex(u64::MAX), Control::Resume)),
+                RunState::AwaitingResolution => quorum.control(Command::control(job, LogIndex(u64::MAX), Control::Resolve { resolution: Resolution::Skip })),
                 _ => Ok(CommandReply::Done),
             };
             // A copy that committed to a lie has nothing that it could show: only time helps there.

@@ -70,7 +70,11 @@ fn parallelism_and_slots_bound_what_runs_at_once() {
     let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);
     quorum.submit(1, BatchSpec { parallelism: 3, ..spec(100) });
     assert_eq!(quorum.run(1).tasks.tally.running, 3);
-    let update = Command::Job(job(1), JobCommand::Update { priority: None, parallelism: Some(0), resources: None });
+    let update = Command::control(
+        job(1),
+        LogIndex(u64::MAX),
+        Control::Update { priority: None, parallelism: Some(0), resources: None },
+    );
     quorum.control(update).unwrap();
     assert_eq!(quorum.run(1).tasks.tally.running, 10);
     assert_eq!((quorum.attempts(0).len(), quorum.attempts(1).len()), (5, 5));

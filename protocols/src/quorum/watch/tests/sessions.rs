@@ -15,7 +15,7 @@ use crate::job::limits::{
     WATCH_SESSION_IDLE_MAX, WATCH_SESSIONS_OF_PEERS_MAX, WATCH_SESSIONS_PER_PEER_MAX,
 };
 use crate::job::spec::{JobSpec, StoreSpec};
-use crate::quorum::{Batch, Command, JobCommand, StoreCommand};
+use crate::quorum::{Batch, Command, Control, StoreCommand};
 
 const JOBS: u8 = 4;
 /// The peer whose key is made of 9s: it signs what it submits.
@@ -57,7 +57,7 @@ impl Log {
         self.commit(Command::store(job(n), StoreCommand::AddHolders { grants, exhausted }));
     }
     fn cancel(&mut self, n: u8) {
-        self.commit(Command::Job(job(n), JobCommand::Cancel));
+        self.commit(Command::control(job(n), LogIndex(u64::MAX), Control::Cancel));
     }
 }
 
