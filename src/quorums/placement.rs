@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::{BoxFuture, Shared, join_all};
 use parking_lot::Mutex;
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::limits::STANDBYS;
@@ -26,11 +26,13 @@ use quorate_protocols::certificate::Founding;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, Nonce, PeerId, QuorumId};
+use quorate_protocols::liveness::LivenessMessage;
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::membership::Voters;
 use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::wire;
 
 use tokio::time::Instant;
 
@@ -39,7 +41,7 @@ use super::client::QuorumClient;
 use super::ports::Knowledge;
 use super::{ClientError, PlacementError, RoundError};
 use crate::raft::QuorumHost;
-use crate::seams::{Entropy, Net, TaskGroup};
+use crate::seams::{Entropy, Frame, Net, Protocol, TaskGroup};
 
 /// A promise to be a member is used within seconds, and lasts so long from then. The approver makes it last for as long
 /// as its node is a member, and the primary prolongs those of the standbys.
@@ -47,6 +49,12 @@ pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 
 /// Drawn quorums that are asked before a new one is formed.
 const CHOICES_TRIED_MAX: usize = 3;
+
+/// Peers whose round trips are measured beside that of a primary that seems to be far: enough for a middle one.
+const NEARER_MEASURED: usize = 4;
+
+/// How long a peer may take for a measured round trip. Whoever takes longer is far, whatever others take.
+const MEASURE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A quorum that does not answer within this, and some round trips, is not given new work.
 const CHOICE_DEADLINE: Duration = Duration::from_secs(2);
@@ -167,7 +175,10 @@ impl Placement {
                 quorum.room > 0 && !refused.contains(&quorum.quorum) && self.is_relied_on(quorum)
             };
             let eligible: Vec<QuorumAdvert> = parts.knowledge.quorums().into_iter().filter(may_take).collect();
-            let Some(eligible) = self.nearest(eligible) else { break };
+            let Some(eligible) = self.nearest(eligible).await else {
+                tracing::info!("every quorum that takes work is led from afar: another is formed");
+                break;
+            };
             let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
             if self.has_just_taken_work(choice) || self.is_open(choice).await {
                 return Ok(choice);
@@ -179,22 +190,60 @@ impl Placement {
 
     /// The quorums among these that are not led from afar. All of them if each is and the nearer peers are too few to
     /// form another; `None` if they are enough.
-    fn nearest(&self, quorums: Vec<QuorumAdvert>) -> Option<Vec<QuorumAdvert>> {
+    async fn nearest(&self, quorums: Vec<QuorumAdvert>) -> Option<Vec<QuorumAdvert>> {
         let parts = &self.0.parts;
         let connected = parts.net.peers().into_iter().filter(|view| view.connected);
         let measured = connected.filter_map(|view| Some((view.peer, parts.net.round_trip(view.peer)?)));
         let distant = distant_peers(&measured.collect());
-        let is_near = |quorum: &QuorumAdvert| {
-            parts.client.primary_known(quorum.quorum).is_none_or(|primary| !distant.contains(&primary))
-        };
-        let (near, far): (Vec<_>, Vec<_>) = quorums.into_iter().partition(is_near);
+        let (near, far): (Vec<_>, Vec<_>) =
+            quorums.into_iter().partition(|quorum| self.is_led_by_none_of(quorum, &distant));
         if !near.is_empty() || far.is_empty() {
             return Some(near);
         }
         let candidates = parts.knowledge.candidates(NodeRole::Store, &member_requirement());
-        let can_serve = |peer: &&PeerId| !distant.contains(peer) && !parts.net.is_absent(**peer);
-        let is_enough = candidates.iter().filter(can_serve).count() >= parts.voters;
-        (!is_enough).then_some(far)
+        let can_serve = |peer: &PeerId| !distant.contains(peer) && !parts.net.is_absent(*peer);
+        let nearer: Vec<PeerId> = candidates.into_iter().filter(can_serve).collect();
+        if nearer.len() < parts.voters {
+            return Some(far);
+        }
+        let near = self.near_after_all(far, &nearer).await;
+        (!near.is_empty()).then_some(near)
+    }
+
+    fn is_led_by_none_of(&self, quorum: &QuorumAdvert, distant: &BTreeSet<PeerId>) -> bool {
+        self.0.parts.client.primary_known(quorum.quorum).is_none_or(|primary| !distant.contains(&primary))
+    }
+
+    /// Those of the distant quorums whose primaries are found near when they are asked now, beside some of the peers
+    /// that would form another. What was measured before may be one ping, from a moment in which the machine at either
+    /// end was busy, and a quorum is not founded for that.
+    async fn near_after_all(&self, far: Vec<QuorumAdvert>, nearer: &[PeerId]) -> Vec<QuorumAdvert> {
+        let parts = &self.0.parts;
+        let far = far.into_iter().take(CHOICES_TRIED_MAX);
+        let led: Vec<_> = far.filter_map(|quorum| Some((parts.client.primary_known(quorum.quorum)?, quorum))).collect();
+        let local = parts.net.local_peer();
+        let others = nearer.iter().copied().filter(|peer| *peer != local).take(NEARER_MEASURED);
+        let peers: BTreeSet<PeerId> = led.iter().map(|(primary, _)| *primary).chain(others).collect();
+        let measured = join_all(peers.into_iter().map(|peer| async move { Some((peer, self.measure(peer).await?)) }));
+        let measured: BTreeMap<PeerId, Duration> = measured.await.into_iter().flatten().collect();
+        let distant = distant_peers(&measured);
+        let is_near = |primary: &PeerId| measured.contains_key(primary) && !distant.contains(primary);
+        led.into_iter().filter(|(primary, _)| is_near(primary)).map(|(_, quorum)| quorum).collect()
+    }
+
+    /// The shorter of two round trips to the peer now; `None` if it does not answer.
+    async fn measure(&self, peer: PeerId) -> Option<Duration> {
+        let question = Frame::head(wire::encode(&LivenessMessage::Leading));
+        let mut shortest: Option<Duration> = None;
+        for _ in 0..2 {
+            let began = Instant::now();
+            let asked = self.0.parts.net.request(peer, Protocol::Liveness, question.clone(), MEASURE_PATIENCE);
+            if asked.await.is_ok() {
+                let took = began.elapsed();
+                shortest = Some(shortest.map_or(took, |before| before.min(took)));
+            }
+        }
+        shortest
     }
 
     /// Whether the quorum took work a moment ago, under a primary that this node hears.
