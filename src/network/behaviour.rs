@@ -12,7 +12,6 @@ use libp2p::request_response::{self as ask, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, identify, mdns, ping};
-use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 
 use super::NetworkError;
 use super::codec::{Admission, Codec};
@@ -151,7 +150,9 @@ fn limits(connections_max: u32) -> ConnectionLimits {
 fn gossip(keypair: &Keypair) -> Result<Gossip, NetworkError> {
     let fault = |reason: String| NetworkError::Gossip { reason };
     let config = gossipsub::ConfigBuilder::default()
-        .max_transmit_size(ADVERT_BYTES_MAX + GOSSIP_ENVELOPE_BYTES)
+        // How large an announcement may be is for the actor to look at.
+        .max_transmit_size(GOSSIP_UNREAD_BYTES_MAX)
+        .max_control_messages_sent(GOSSIP_NAMED_MAX)
         .validation_mode(gossipsub::ValidationMode::Strict)
         // Forwarded only once the actor has looked at topic and size.
         .validate_messages()

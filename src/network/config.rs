@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libp2p::StreamProtocol;
 use quorate_protocols::backoff::Backoff;
+use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 
 use super::faults::NetFaults;
 use crate::config::NetworkSection;
@@ -32,7 +33,27 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PINGS_LOST_MAX: u32 = 3;
 
 /// Signature, author, key, topic and sequence number around an announcement.
-pub const GOSSIP_ENVELOPE_BYTES: usize = 1024;
+const GOSSIP_ENVELOPE_BYTES: usize = 1024;
+
+/// Announcements that a node names in one frame to a peer that may lack them, and bytes of each name: its author in
+/// letters, and a number.
+pub const GOSSIP_NAMED_MAX: usize = 128;
+const GOSSIP_NAME_BYTES: usize = 76;
+
+/// The largest frame of gossip that an honest node sends.
+const GOSSIP_FRAME_BYTES_MAX: usize = 10 * 1024;
+
+const _: () = assert!(ADVERT_BYTES_MAX + GOSSIP_ENVELOPE_BYTES <= GOSSIP_FRAME_BYTES_MAX);
+const _: () = assert!(GOSSIP_NAMED_MAX * GOSSIP_NAME_BYTES + GOSSIP_ENVELOPE_BYTES / 4 <= GOSSIP_FRAME_BYTES_MAX);
+
+/// What gossipsub reads of a stream at once.
+const GOSSIP_READ_BYTES: usize = 8 * 1024;
+
+/// Bytes of a stream of gossip that were read and not taken apart yet. gossipsub measures these where its setting
+/// speaks of a frame: beyond them the stream counts as broken, and after five such streams a connection has no gossip
+/// at all any more. Behind a frame that is not whole yet lies what one more read adds, so announcements that arrive
+/// together would end the stream of an honest peer, were this the largest frame and no more.
+pub const GOSSIP_UNREAD_BYTES_MAX: usize = GOSSIP_FRAME_BYTES_MAX + GOSSIP_READ_BYTES;
 
 pub const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Providers of a quorum repeat their word four times within this.

@@ -10,7 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use quorate_hostile::client::Client as Hostile;
+use quorate_hostile::client::gossip::{self, RawGossip};
+use quorate_hostile::client::join::JoinLine;
+use quorate_protocols::directory::limits::{ADVERT_BYTES_MAX, AUTHOR_RATES};
 use quorate_protocols::ids::{BootId, Incarnation, PeerId, QuorumId};
 use quorate_testkit::MemoryDisk;
 use quorate_testkit::conformance::net::Nodes;
@@ -370,6 +375,138 @@ async fn announcements_reach_everyone_with_their_author() {
         let message = timeout(PATIENCE, heard).await.unwrap();
         assert_eq!((message.author, message.topic, &message.bytes[..]), (b.peer, Topic::Quorums, &b"hello"[..]));
     }
+}
+
+/// Waits for an announcement that begins with each of these numbers.
+async fn receive_all(node: &mut TestNode, numbers: impl IntoIterator<Item = u8>) {
+    let mut missing: Vec<u8> = numbers.into_iter().collect();
+    while !missing.is_empty() {
+        let message = node.inbound.gossip.recv().await.expect("the node is up");
+        missing.retain(|number| *number != message.bytes[0]);
+    }
+}
+
+/// Goal: announcements that arrive together are all read, again and again: gossipsub gives a stream up when it has read
+/// more of it than it was told, and gossip altogether after a few. Method: bursts of several times the largest frame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_made_at_once_all_arrive() {
+    let (mut a, b) = pair().await;
+    let known = async {
+        loop {
+            b.net.publish(Topic::Quorums, Bytes::from_static(&[255]));
+            if timeout(Duration::from_millis(100), receive_all(&mut a, [255])).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, known).await.expect("one announcement arrives");
+    for burst in 0..12 {
+        for number in 0..40 {
+            b.net.publish(Topic::Quorums, Bytes::from(vec![number; 1024]));
+        }
+        let received = timeout(PATIENCE, receive_all(&mut a, 0..40)).await;
+        received.unwrap_or_else(|_| panic!("burst {burst} was not read in full"));
+    }
+}
+
+/// How many announcements of each author arrived.
+type Counts = Mutex<BTreeMap<PeerId, u64>>;
+
+fn count_of(counts: &Counts, author: PeerId) -> u64 {
+    counts.lock().get(&author).copied().unwrap_or(0)
+}
+
+/// Counts what arrives at the node, until it ends.
+fn count_gossip(node: &mut TestNode) -> Arc<Counts> {
+    let (_, closed) = mpsc::channel(1);
+    let mut queue = std::mem::replace(&mut node.inbound.gossip, closed);
+    let counted = Arc::new(Counts::default());
+    let counts = counted.clone();
+    tokio::spawn(async move {
+        while let Some(message) = queue.recv().await {
+            *counts.lock().entry(message.author).or_default() += 1;
+        }
+    });
+    counted
+}
+
+/// Goal: what is beyond an author's budget ends where it arrives, whoever sends it: it is neither read nor passed on,
+/// and others are heard meanwhile. Who sent what another signed is not to blame, and an author that sends it itself is
+/// shut out. Method: gossip that a hostile peer writes by hand, for gossipsub's own sender holds a flood back. It sends
+/// the largest announcements of an author that is not there, until many were beyond the budget; then the author comes.
+/// `c` and `d` know nobody but `a`, which is flooded, and `d` announces all the while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_beyond_a_budget_end_where_they_arrive() {
+    const BEYOND_MIN: f64 = 300.0;
+    let mut a = Start::new(1).start().await;
+    let beside = |key| {
+        let mut start = Start::new(key).knowing(&a);
+        start.allow_peers = vec![a.peer];
+        start.start()
+    };
+    let (mut c, d) = (beside(3).await, beside(4).await);
+    a.sees(&[c.peer, d.peer]).await;
+    for node in [&c, &d] {
+        node.sees(&[a.peer]).await;
+    }
+    let address = a.listen().to_string();
+    let join = JoinLine { secret: [1; 32], addresses: vec![address.clone()] };
+    let [sender, author] = [8, 9].map(|key| Hostile::start_without_gossip(&join, [key; 32]).unwrap());
+    sender.connect(&address).await.unwrap();
+    a.sees(&[sender.peer()]).await;
+
+    let (at_a, at_c) = (count_gossip(&mut a), count_gossip(&mut c));
+    let announcing = d.net.clone();
+    let announcer = tokio::spawn(async move {
+        loop {
+            announcing.publish(Topic::Quorums, Bytes::from_static(b"an honest word"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    wait_until(|| [&at_a, &at_c].into_iter().all(|counts| count_of(counts, d.peer) > 0)).await;
+
+    let (key, body) = (author.key().clone(), [0; ADVERT_BYTES_MAX]);
+    let mut number = 0;
+    let mut frames = || {
+        let one = |number| gossip::announcement(&key, number, Topic::Quorums.name(), &body);
+        number += 16;
+        (number - 16..number).flat_map(one).collect::<Vec<u8>>()
+    };
+    let beyond = || value(&a.registry, "quorate_network_announcements_ignored_total{reason=\"author\"}");
+    let began = Instant::now();
+    let mut gossip = RawGossip::open(&sender, a.peer).await.unwrap();
+    let flood = async {
+        while beyond() < 1.0 {
+            gossip.write(&frames()).await.unwrap();
+        }
+        let before = [&at_a, &at_c].map(|counts| count_of(counts, d.peer));
+        let heard = || std::iter::zip([&at_a, &at_c], before).all(|(counts, before)| count_of(counts, d.peer) > before);
+        while beyond() < BEYOND_MIN || !heard() {
+            gossip.write(&frames()).await.unwrap();
+        }
+    };
+    timeout(4 * PATIENCE, flood).await.expect("the budget ends, and another author is heard beside the flood");
+    assert!(a.net.is_connected(sender.peer()), "it signed none of them");
+    assert_eq!(value(&a.registry, "quorate_network_penalties_total"), 0.0);
+
+    author.connect(&address).await.unwrap();
+    let mut own = RawGossip::open(&author, a.peer).await.unwrap();
+    let flood = async { while own.write(&frames()).await.is_ok() {} };
+    timeout(4 * PATIENCE, flood).await.expect("the author is shut out");
+    wait_until(|| !a.net.is_connected(author.peer())).await;
+    // It is not let in again.
+    let _ = author.connect(&address).await;
+    wait_until(|| !author.is_connected(a.peer)).await;
+    assert!(!a.net.is_connected(author.peer()));
+
+    let at_once = AUTHOR_RATES.bytes_burst / ADVERT_BYTES_MAX as u64;
+    let a_second = AUTHOR_RATES.bytes_per_second / ADVERT_BYTES_MAX as u64;
+    let most = at_once + a_second * (began.elapsed().as_secs() + 1);
+    let (read, passed_on) = (count_of(&at_a, author.peer()), count_of(&at_c, author.peer()));
+    assert!(read > 0 && passed_on > 0, "{read} and {passed_on}: what is within the budget is read and passed on");
+    assert!(read <= most && passed_on <= most, "{read} and {passed_on} of {most}");
+    assert!([sender.peer(), c.peer, d.peer].into_iter().all(|peer| a.net.is_connected(peer)));
+    announcer.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,9 +46,9 @@ use quorate_protocols::quorum::request::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
 };
 use quorate_protocols::quorum::{
-    Attestation, Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, Control, KindCommand, ObjectCommand,
-    ObjectUse, Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand,
-    TriggerCommand, Uses,
+    Attestation, Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, Control, JobCommand, KindCommand,
+    ObjectCommand, ObjectUse, Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand,
+    TaskCommand, TriggerCommand, Uses,
 };
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{
@@ -310,6 +310,8 @@ fn commands() -> Vec<Command> {
             LogIndex(300),
             Control::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
         ),
+        Command::control(JOB, LogIndex(300), Control::Suspend),
+        Command::control(JOB, LogIndex(300), Control::Unsuspend),
         Command::store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
         Command::store(JOB, StoreCommand::Attach),
         Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }),
@@ -365,8 +367,6 @@ fn commands() -> Vec<Command> {
             nonce: Nonce([0x44; 16]),
             respect_overlap: true,
         }),
-        Command::control(JOB, LogIndex(300), Control::Suspend),
-        Command::control(JOB, LogIndex(300), Control::Unsuspend),
         Command::Trigger(TriggerCommand::Deliver {
             emitter: peer(6),
             follows: 300,
@@ -662,6 +662,11 @@ fn quorum_samples(samples: &mut Samples) {
         _ => None,
     });
     samples.all("quorum", "command.job", limit, group.collect());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Job(_, JobCommand::Control { control, .. }) => Some(control),
+        _ => None,
+    });
+    samples.all("quorum", "control", limit, group.collect());
     let group = commands().into_iter().filter_map(|command| match command {
         Command::Kind(_, KindCommand::Store(command)) => Some(command),
         _ => None,

@@ -4,34 +4,18 @@
 use libp2p::Multiaddr;
 use quorate_protocols::ids::PeerId;
 
+use super::protobuf::{field, framed};
+
 pub const PROTOCOL: &str = "/quorate/kad/1";
 
 const PUT_VALUE: u8 = 0;
 const ADD_PROVIDER: u8 = 2;
 
-fn varint(mut value: usize, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A field of bytes.
-fn field(number: usize, bytes: &[u8], out: &mut Vec<u8>) {
-    varint(number << 3 | 2, out);
-    varint(bytes.len(), out);
-    out.extend_from_slice(bytes);
-}
-
 fn message(kind: u8, key: &[u8], rest: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = vec![1 << 3, kind];
     field(2, key, &mut body);
     rest(&mut body);
-    let mut out = Vec::new();
-    varint(body.len(), &mut out);
-    out.extend_from_slice(&body);
-    out
+    framed(&body)
 }
 
 /// "This peer can answer for the key, at these addresses."

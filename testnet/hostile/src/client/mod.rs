@@ -9,10 +9,12 @@
 //! Many identities run in one process; each has a task that owns its swarm.
 
 pub mod frame;
+pub mod gossip;
 pub mod join;
 pub mod kad;
 mod line;
 pub mod parts;
+mod protobuf;
 pub mod raft;
 mod streams;
 
@@ -28,6 +30,7 @@ use libp2p::core::upgrade::Version;
 use libp2p::core::{Transport, muxing::StreamMuxerBox};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity};
 use libp2p::identity::Keypair;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, Stream, StreamProtocol, Swarm, identify, noise, tcp, yamux};
@@ -98,7 +101,7 @@ pub fn no_answers() -> Answerer {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     streams: streams::Behaviour,
-    gossip: gossipsub::Behaviour,
+    gossip: Toggle<gossipsub::Behaviour>,
     identify: identify::Behaviour,
 }
 
@@ -128,9 +131,23 @@ impl Drop for Client {
 impl Client {
     /// A new identity with this key. It connects to nobody yet.
     pub fn start(join: &JoinLine, key: [u8; 32], answerer: Answerer) -> Result<Self, ClientError> {
+        Self::start_with(join, key, answerer, gossip_of)
+    }
+
+    /// A new identity whose gossip is what is written with [`gossip::RawGossip`], and that answers nothing.
+    pub fn start_without_gossip(join: &JoinLine, key: [u8; 32]) -> Result<Self, ClientError> {
+        Self::start_with(join, key, no_answers(), |_| Ok(None))
+    }
+
+    fn start_with(
+        join: &JoinLine,
+        key: [u8; 32],
+        answerer: Answerer,
+        gossip: impl FnOnce(&Keypair) -> Result<Option<gossipsub::Behaviour>, String>,
+    ) -> Result<Self, ClientError> {
         let signing = SigningKey::from_bytes(&key);
         let keypair = Keypair::ed25519_from_bytes(key).map_err(|error| ClientError::Setup(error.to_string()))?;
-        let swarm = build(join, &keypair).map_err(ClientError::Setup)?;
+        let swarm = gossip(&keypair).and_then(|gossip| build(join, &keypair, gossip)).map_err(ClientError::Setup)?;
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let connected = Arc::new(Mutex::default());
         let actor = Actor { swarm, queue, connected: Arc::clone(&connected), dials: BTreeMap::new(), answerer };
@@ -270,17 +287,9 @@ impl Client {
     }
 }
 
-fn build(join: &JoinLine, keypair: &Keypair) -> Result<Swarm<Behaviour>, String> {
+/// Gossip as an honest peer has it.
+fn gossip_of(keypair: &Keypair) -> Result<Option<gossipsub::Behaviour>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let prologue = blake3::derive_key(PROLOGUE_CONTEXT, &join.secret).to_vec();
-    let noise = noise::Config::new(keypair).map_err(|error| text(&error))?.with_prologue(prologue);
-    let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise)
-        .multiplex(yamux::Config::default())
-        .timeout(CONNECT_DEADLINE)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-        .boxed();
     let config = gossipsub::ConfigBuilder::default()
         .max_transmit_size(GOSSIP_BYTES_MAX)
         .validation_mode(gossipsub::ValidationMode::Strict)
@@ -292,9 +301,25 @@ fn build(join: &JoinLine, keypair: &Keypair) -> Result<Swarm<Behaviour>, String>
     for topic in [TOPIC_PEERS, TOPIC_QUORUMS, TOPIC_JOBS] {
         gossip.subscribe(&IdentTopic::new(topic)).map_err(|error| text(&error))?;
     }
+    Ok(Some(gossip))
+}
+
+/// Without gossip of its own, it takes in what nodes gossip: they have none for a peer that does not.
+fn build(join: &JoinLine, keypair: &Keypair, gossip: Option<gossipsub::Behaviour>) -> Result<Swarm<Behaviour>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let prologue = blake3::derive_key(PROLOGUE_CONTEXT, &join.secret).to_vec();
+    let noise = noise::Config::new(keypair).map_err(|error| text(&error))?.with_prologue(prologue);
+    let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default())
+        .timeout(CONNECT_DEADLINE)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed();
+    let by_hand = gossip.is_none().then_some(gossip::PROTOCOL);
     let behaviour = Behaviour {
-        streams: streams::Behaviour::new(Lane::ALL.map(Lane::name)),
-        gossip,
+        streams: streams::Behaviour::new(Lane::ALL.map(Lane::name).into_iter().chain(by_hand)),
+        gossip: gossip.into(),
         identify: identify::Behaviour::new(identify::Config::new(IDENTIFY_VERSION.to_owned(), keypair.public())),
     };
     let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
@@ -337,8 +362,11 @@ impl Actor {
                 false => drop(reply.send(Err("not connected".to_owned()))),
             },
             Command::Publish { topic, bytes, reply } => {
-                let published = self.swarm.behaviour_mut().gossip.publish(IdentTopic::new(topic), bytes);
-                let _ = reply.send(published.map(drop).map_err(|error| error.to_string()));
+                let published = match self.swarm.behaviour_mut().gossip.as_mut() {
+                    Some(gossip) => gossip.publish(IdentTopic::new(topic), bytes).map_err(|error| error.to_string()),
+                    None => Err("this identity has no gossip".to_owned()),
+                };
+                let _ = reply.send(published.map(drop));
             }
             Command::Disconnect { peer } => drop(self.swarm.disconnect_peer_id(peer)),
         }
@@ -371,6 +399,12 @@ impl Actor {
     /// A question of a node, answered in a task of its own.
     fn serve(&self, arrived: streams::Arrived) {
         let streams::Arrived { peer, protocol, mut stream } = arrived;
+        let name: &str = protocol.as_ref();
+        if name == gossip::PROTOCOL {
+            // Read, and left at that: a node that cannot write takes this peer for one without gossip.
+            tokio::spawn(async move { futures::io::copy(stream, &mut futures::io::sink()).await });
+            return;
+        }
         let lane = Lane::ALL.into_iter().find(|lane| lane.name() == protocol.as_ref());
         let (Some(lane), Some(from)) = (lane, from_libp2p(&peer)) else { return };
         let answerer = Arc::clone(&self.answerer);

@@ -155,7 +155,8 @@ proptest! {
             prop_assert_eq!(&reply, &other.apply(LogIndex(index as u64), &batch));
             prop_assert_eq!(state.duties(), other.duties());
             if let Err(rejection) = &reply.0.replies[0] {
-                let unchanged = QuorumState { time: state.time, rolling: state.rolling, ..before };
+                let unchanged =
+                    QuorumState { applied: state.applied, time: state.time, rolling: state.rolling, ..before };
                 prop_assert_eq!(&unchanged, &state, "{}", rejection);
             }
         }
