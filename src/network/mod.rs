@@ -13,8 +13,8 @@
 //! questions under way per protocol and peer, what streams hold unread ([`yamux`]), memory per frame through the
 //! [`Admission`] hook as its bytes arrive, of each protocol and of each peer in it ([`serving`]), one queue for each
 //! protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their deadlines,
-//! for one of the places that its peer grants; a deadline gives the place back at both ends, so that a silent peer holds
-//! nothing.
+//! for one of the places that its peer grants; a deadline gives the place back at both ends, so that a silent peer
+//! holds nothing.
 //!
 //! **How failures show.** A lost connection is reported at once and dialled again at once; when every known address
 //! refuses, that is reported too ([`NetEvent::Refused`](crate::seams::NetEvent)): together, evidence that the process

@@ -4,10 +4,10 @@
 //! whether a configuration has named this member. Its snapshots are in the record store ([`super::snapshot`]).
 //!
 //! Promises: an entry is readable when `append` returns and synced before it counts towards a commit ([`OwnSync`] says
-//! how, for those of a primary); a vote is synced, and marked outside the log, before it is used (that it won is written
-//! without a sync); what a truncation removed does not come back; whatever comes back after a crash, what was written
-//! before it is there as well. The commit pointer is written without a sync: it saves work after a restart and promises
-//! nothing. What a snapshot has is purged only once the snapshot is synced, although a purge is not.
+//! how, for those of a primary); a vote is synced, and marked outside the log, before it is used (that it won is
+//! written without a sync); what a truncation removed does not come back; whatever comes back after a crash, what was
+//! written before it is there as well. The commit pointer is written without a sync: it saves work after a restart and
+//! promises nothing. What a snapshot has is purged only once the snapshot is synced, although a purge is not.
 
 use std::fmt::{Debug, Display};
 use std::io;

@@ -79,8 +79,8 @@ pub async fn write_record(storage: &Storage, quorum: QuorumId, record: &GroupRec
     storage.write(batch).await
 }
 
-/// Before the mark of a group's log moves up to `last`. It never goes back: a log that is being cut has a lower end than
-/// its mark for a moment.
+/// Before the mark of a group's log moves up to `last`. It never goes back: a log that is being cut has a lower end
+/// than its mark for a moment.
 pub async fn write_marked(storage: &Storage, quorum: QuorumId, last: LogIndex) -> Result<(), DiskError> {
     let last = last.max(read_marked(storage, quorum)?);
     let mut batch = KvBatch::new();

@@ -4,13 +4,13 @@
 //! [`Storage`] is what the node's actors hold. A write is applied at once, in the caller's order, and visible to
 //! readers; a ticket for it joins the queue of its store's actor, which takes every ticket that waits, syncs the store
 //! once, and completes them all. The record store and the log have an actor each: a log entry waits for no record, and
-//! nothing follows from the order of two writes to different stores unless the first was waited for. While a sync runs the next tickets gather, so the busier the node, the more writes
-//! share a sync: this is what lets hundreds of quorums share one disk. **An acknowledgement follows a sync, never the
-//! apply.**
+//! nothing follows from the order of two writes to different stores unless the first was waited for. While a sync runs
+//! the next tickets gather, so the busier the node, the more writes share a sync: this is what lets hundreds of quorums
+//! share one disk. **An acknowledgement follows a sync, never the apply.**
 //!
-//! At most [`TICKETS_MAX`] tickets wait for each. That is more than the node's callers have at once, since `write` holds its
-//! caller until it is done and `write_then` is for a caller that has at most one write under way (a quorum's log
-//! appends one entry at a time). Should they be more, `write` waits for room and `write_then` refuses; neither has
+//! At most [`TICKETS_MAX`] tickets wait for each. That is more than the node's callers have at once, since `write`
+//! holds its caller until it is done and `write_then` is for a caller that has at most one write under way (a quorum's
+//! log appends one entry at a time). Should they be more, `write` waits for room and `write_then` refuses; neither has
 //! applied anything then. A ticket is some hundred bytes and holds no data; the data is in the record store already.
 //!
 //! A sync that fails is the end of this node's promises: after a failed fsync nobody knows what is on the disk. Every

@@ -1,4 +1,5 @@
-//! The contents of a log of raft groups, as maps in memory: the model that the doubles keep and the suites compare with.
+//! The contents of a log of raft groups, as maps in memory: the model that the doubles keep and the suites compare
+//! with.
 
 use std::collections::BTreeMap;
 
