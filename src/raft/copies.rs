@@ -206,11 +206,7 @@ impl Inner {
         check_term(known, newest).map_err(|source| CopyError::Term { member, source })?;
         let received = self.receive(member.peer, ended, &list).await;
         received.map_err(|source| CopyError::Receive { member, source })?;
-        // Read first: chunks that make no state must not take the place of those that do.
-        let (snapshots, names) = (ended.snapshots.clone(), list.clone());
-        let read = run_blocking(move || snapshots.load(&names)).await;
-        read.inspect_err(|error| tracing::warn!(quorum = %ended.id, %member, %error, "a snapshot makes no state"))
-            .map_err(|_| CopyError::NotGiven { member })?;
+        check_makes_state(ended, member.peer, &list).await.map_err(|_| CopyError::NotGiven { member })?;
         // Leaving and founding wait meanwhile: what is written here must not outlive the group.
         let _one_at_a_time = self.changing.lock().await;
         if !self.is_current(ended) {
@@ -220,6 +216,14 @@ impl Inner {
         tracing::info!(quorum = %ended.id, of = %member, at = ?meta.last_log_id, "took the state of another member");
         Ok(())
     }
+}
+
+/// Refuses chunks that make no state: they must not take the place of those that do. They are what their names say, so
+/// it is their sender's doing.
+pub(super) async fn check_makes_state(group: &Group, from: PeerId, list: &SnapshotList) -> Result<(), DiskError> {
+    let (snapshots, names) = (group.snapshots.clone(), list.clone());
+    let read = run_blocking(move || snapshots.load(&names).map(drop)).await;
+    read.inspect_err(|error| tracing::warn!(quorum = %group.id, %from, %error, "a snapshot makes no state"))
 }
 
 fn covers(meta: &SnapshotMeta, least: LogIndex) -> bool {

@@ -139,10 +139,11 @@ impl Group {
                 || DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() };
             fault.get().unwrap_or_else(damaged)
         };
+        log.begin_behind_snapshot().await?;
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
-        let snapshots = SnapshotStore::new(storage.clone(), quorum);
+        let snapshots = log.snapshots.clone();
         let (state_machine, machine) =
-            StateMachine::open(quorum, snapshots.clone(), events.clone(), (told, signatures), fault.clone())?;
+            StateMachine::open(quorum, log.clone(), events.clone(), (told, signatures), fault.clone())?;
         let connector = Connector {
             quorum,
             me: member,

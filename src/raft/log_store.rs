@@ -7,7 +7,8 @@
 //! how, for those of a primary); a vote is synced, and marked outside the log, before it is used (that it won is
 //! written without a sync); what a truncation removed does not come back; whatever comes back after a crash, what was
 //! written before it is there as well. The commit pointer is written without a sync: it saves work after a restart and
-//! promises nothing. What a snapshot has is purged only once the snapshot is synced, although a purge is not.
+//! promises nothing. What a snapshot has is purged only once the snapshot is synced, whatever order openraft asks in: a
+//! log that begins behind a snapshot that is not there is one that lost its disk.
 
 use std::fmt::{Debug, Display};
 use std::io;
@@ -30,6 +31,7 @@ use super::log_sizes::LogSizes;
 use super::own_sync::OwnSync;
 use super::records;
 use super::rollback_guard::RollbackGuard;
+use super::snapshot::SnapshotStore;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use crate::seams::{DiskError, Failpoint, LogBatch, failpoint};
 use crate::storage::Storage;
@@ -101,6 +103,8 @@ pub struct LogStore {
     group: QuorumId,
     mark: RollbackGuard,
     fault: LastFault,
+    /// What the log begins behind.
+    pub snapshots: SnapshotStore,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
     pub synced: Arc<(AtomicU64, Notify)>,
     /// What the entries weigh; the notice wakes whoever takes snapshots when they weigh too much.
@@ -115,7 +119,8 @@ impl LogStore {
     pub fn new(storage: Storage, group: QuorumId, mark: RollbackGuard, own_sync: OwnSync, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
         let (sizes, committed, known_vote) = (Arc::default(), Arc::default(), KnownVote::default());
-        Self { storage, group, mark, fault, synced, sizes, committed, known_vote, own_sync }
+        let snapshots = SnapshotStore::new(storage.clone(), group);
+        Self { storage, group, mark, fault, snapshots, synced, sizes, committed, known_vote, own_sync }
     }
 
     /// Marks the end of the log until the group stops, at most once per `rollback_guard::INDEX_INTERVAL`. Once this has
@@ -201,6 +206,39 @@ impl LogStore {
 
     pub fn purged(&self) -> Result<Option<LogId>, DiskError> {
         self.value(PURGED)
+    }
+
+    fn purge_batch(&self, upto: LogId) -> LogBatch {
+        let mut batch = self.value_batch(PURGED, upto);
+        batch.purge(upto.index);
+        batch
+    }
+
+    /// Begins the log behind a snapshot of another member, once that snapshot is synced; synced as well.
+    pub async fn purge_installed(&self, snapshot: LogId) -> Result<(), DiskError> {
+        self.storage.append(self.purge_batch(snapshot)).await
+    }
+
+    /// Drops a log that does not lead up to the snapshot, before openraft reads either: power was lost after the
+    /// snapshot of another member was synced, and before the log was made to begin behind it. openraft does so itself
+    /// only for a log whose end is older than the snapshot; entries of a later term that were never committed may end
+    /// it as well.
+    pub async fn begin_behind_snapshot(&self) -> Result<(), DiskError> {
+        let current = self.snapshots.current()?.and_then(|(meta, _)| meta.last_log_id);
+        let Some(snapshot) = current else { return Ok(()) };
+        if self.purged()? >= Some(snapshot) {
+            return Ok(());
+        }
+        let entries = self.storage.log().entries(self.group, snapshot.index, snapshot.index + 1, usize::MAX)?;
+        if let Some((index, bytes)) = entries.first()
+            && self.decode(*index, bytes)?.log_id == snapshot
+        {
+            return Ok(());
+        }
+        self.mark.truncating(LogIndex(snapshot.index)).await?;
+        let mut batch = LogBatch::of(self.group);
+        batch.truncate(0).put(PURGED, wire::encode_record(&Value(snapshot)));
+        self.storage.append(batch).await
     }
 
     pub fn last(&self) -> Result<Option<LogId>, DiskError> {
@@ -385,13 +423,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let mut batch = self.value_batch(PURGED, log_id);
-        batch.purge(log_id.index);
         self.sizes.0.lock().purge(log_id.index);
         if log_id.index > self.synced.0.load(Ordering::Acquire) {
             self.own_sync.replace();
         }
+        // openraft asks for this while a snapshot is still being installed; whoever installs it purges then.
+        let snapshot = self.fault.record_fault(self.snapshots.current()).map_err(read_error)?;
+        if snapshot.and_then(|(meta, _)| meta.last_log_id) < Some(log_id) {
+            return Ok(());
+        }
         // Not synced: after a crash the entries may be there again, which is harmless.
-        self.fault.record_fault(self.storage.log().apply(batch)).map_err(write_error)
+        self.fault.record_fault(self.storage.log().apply(self.purge_batch(log_id))).map_err(write_error)
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::log_store::{LastFault, LogStore};
 use super::own_sync::OwnSync;
 use super::rollback_guard::{self, RollbackGuard};
-use super::snapshot::{SnapshotStore, Trees};
+use super::snapshot::Trees;
 use crate::seams::{DiskError, KvBatch, LogBatch};
 use crate::storage::Storage;
 
@@ -155,7 +155,7 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
     let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
     let forgot_log = kept.last.0 > store.last()?.index().unwrap_or(0);
     // The log begins behind a snapshot, which is in the other store.
-    let snapshot = SnapshotStore::new(storage.clone(), quorum).current()?.and_then(|(meta, _)| meta.last_log_id);
+    let snapshot = store.snapshots.current()?.and_then(|(meta, _)| meta.last_log_id);
     let forgot_snapshot = store.purged()? > snapshot;
     let forgot_records = kept.last > read_marked(storage, quorum)?;
     Ok(forgot_vote || forgot_log || forgot_snapshot || forgot_records)

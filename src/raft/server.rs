@@ -16,7 +16,7 @@ use quorate_protocols::wire;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::copies::ReceiveError;
+use super::copies::{ReceiveError, check_makes_state};
 use super::door::{claim_of, is_in_order, is_of_term};
 use super::group::Group;
 use super::host::Inner;
@@ -254,6 +254,8 @@ impl Inner {
             return Err(self.malformed(from));
         }
         self.receive(from, group, &list).await?;
+        // openraft ends at a snapshot that it cannot install.
+        check_makes_state(group, from, &list).await?;
         // The sender may have been replaced while its chunks were fetched.
         self.admit(from, group, claim)?;
         let snapshot = Snapshot { meta, snapshot: Box::new(list) };

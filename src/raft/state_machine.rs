@@ -17,7 +17,7 @@ use quorate_protocols::quorum::{BatchReply, GenuineSubmits, QuorumState, Snapsho
 use tokio::sync::broadcast;
 
 use super::HostEvent;
-use super::log_store::LastFault;
+use super::log_store::{LastFault, LogStore};
 use super::snapshot::SnapshotStore;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotList, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
@@ -90,6 +90,8 @@ pub struct StateMachine {
     quorum: QuorumId,
     machine: Arc<Machine>,
     snapshots: SnapshotStore,
+    /// What an installed snapshot cuts.
+    log: LogStore,
     events: broadcast::Sender<HostEvent>,
     /// Entries up to here were told as events before, when the group was open earlier in this process.
     told: LogIndex,
@@ -101,13 +103,14 @@ impl StateMachine {
     /// Loads the current snapshot, if there is one.
     pub fn open(
         quorum: QuorumId,
-        snapshots: SnapshotStore,
+        log: LogStore,
         events: broadcast::Sender<HostEvent>,
         (told, signatures): (LogIndex, SubmitSignatures),
         fault: LastFault,
     ) -> Result<(Self, Arc<Machine>), DiskError> {
         let machine = Arc::new(Machine::new(quorum));
-        let this = Self { quorum, machine: machine.clone(), snapshots, events, told, signatures, fault };
+        let snapshots = log.snapshots.clone();
+        let this = Self { quorum, machine: machine.clone(), snapshots, log, events, told, signatures, fault };
         if let Some((meta, list)) = this.snapshots.current()? {
             this.replace(&meta, &list)?;
         }
@@ -214,6 +217,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let state = self.fault.record_fault(read).map_err(snapshot_error)?;
         // Then on disk: a state in memory that the next start does not find would be a state that went back.
         self.fault.record_fault(self.snapshots.make_current(meta, &list).await).map_err(snapshot_error)?;
+        // Only now: without the snapshot a log that begins behind it would be one that lost its disk. openraft appends
+        // nothing before this has returned.
+        if let Some(last) = meta.last_log_id {
+            self.fault.record_fault(self.log.purge_installed(last).await).map_err(snapshot_error)?;
+        }
         self.present(state, meta, &list);
         self.machine.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -385,6 +385,10 @@ async fn a_snapshot_that_is_too_large_is_refused_and_given_up_ones_are_deleted()
         let kept = kept(&net);
         assert!((BYTES_MAX..=BYTES_MAX + 8 * CHUNK).contains(&kept), "{kept} bytes are kept in round {round}");
     }
+    // Chunks that are what they are named for, and make no state.
+    let reason = send(5..7).await.unwrap();
+    assert!(reason.contains("damaged"), "{reason}");
+    assert!(!net.nodes[1].group().is_stopped() && net.votes(&[1])[0].leader_id.term < vote.leader_id.term);
     let names = (0..=SNAPSHOT_CHUNKS_MAX as u64).map(|number| Digest(*blake3::hash(&number.to_le_bytes()).as_bytes()));
     let answer = net.answer_to(1, liar.peer, snapshot(target, vote, names.collect())).await;
     assert!(matches!(&answer, RaftAnswer::Failed { reason } if reason.contains("chunks are more")), "{answer:?}");

@@ -15,7 +15,7 @@ use super::*;
 use crate::raft::log_store::{LastFault, LogStore};
 use crate::raft::own_sync::OwnSync;
 use crate::raft::rollback_guard::RollbackGuard;
-use crate::raft::types::{Entry, LogId, Vote};
+use crate::raft::types::{Entry, LogId, SnapshotList, SnapshotMeta, Vote};
 use crate::seams::Disk;
 use crate::storage::test_machine::FolderMachine;
 
@@ -38,6 +38,12 @@ fn entry(term: u64, index: u64) -> Entry {
     let mut entry = Entry::from_app_data(Batch::at(Millis(index), vec![(PeerId([1; 32]), command)]));
     entry.log_id = log_id(term, index);
     entry
+}
+
+/// Makes a snapshot that ends here the current one, synced.
+async fn keep_snapshot(log: &LogStore, last: LogId) {
+    let meta = SnapshotMeta { last_log_id: Some(last), ..SnapshotMeta::default() };
+    log.snapshots.make_current(&meta, &SnapshotList::default()).await.expect("synced");
 }
 
 /// The terms and indices of the entries in a range.
@@ -100,6 +106,7 @@ async fn what_was_cut_off_does_not_come_back(machine: &mut dyn Machine) {
 async fn a_purged_log_says_up_to_where(machine: &mut dyn Machine) {
     life(machine, |mut log| async move {
         log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("synced");
+        keep_snapshot(&log, log_id(1, 10)).await;
         log.purge(log_id(1, 3)).await.expect("applied");
         assert_eq!(read(&mut log, 0..6).await, [(1, 4), (1, 5)]);
         // A write that follows makes it durable.
@@ -113,6 +120,60 @@ async fn a_purged_log_says_up_to_where(machine: &mut dyn Machine) {
         let state = log.get_log_state().await.expect("readable");
         assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 10)), Some(log_id(1, 10))));
         assert_eq!(read(&mut log, 0..99).await, []);
+    })
+    .await;
+}
+
+/// Goal: a log never begins behind a snapshot that is not there, although openraft purges while one is being installed.
+async fn a_log_begins_behind_no_snapshot_before_it_is_there(machine: &mut dyn Machine) {
+    life(machine, |mut log| async move {
+        log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("synced");
+        log.purge(log_id(2, 20)).await.expect("left to whoever installs it");
+        log.check_writable().await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        let state = log.get_log_state().await.expect("readable");
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(log_id(1, 9))));
+        assert_eq!(read(&mut log, 0..99).await.len(), 10);
+        keep_snapshot(&log, log_id(2, 20)).await;
+        log.purge_installed(log_id(2, 20)).await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        let state = log.get_log_state().await.expect("readable");
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(2, 20)), Some(log_id(2, 20))));
+        assert_eq!(read(&mut log, 0..99).await, []);
+    })
+    .await;
+}
+
+/// Goal: a snapshot whose log was not cut in time is followed by no entry of another history, whatever its term, and
+/// leaves the log that leads up to it alone.
+async fn a_log_that_does_not_lead_up_to_the_snapshot_goes_at_the_start(machine: &mut dyn Machine) {
+    life(machine, |mut log| async move {
+        log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("synced");
+        keep_snapshot(&log, log_id(1, 5)).await;
+        log.begin_behind_snapshot().await.expect("nothing to do");
+        assert_eq!(read(&mut log, 0..99).await.len(), 10, "it goes on behind the snapshot");
+        // Of a primary that was elected and committed nothing.
+        log.blocking_append([entry(5, 10)]).await.expect("synced");
+        keep_snapshot(&log, log_id(4, 20)).await;
+    })
+    .await;
+    for _ in 0..2 {
+        life(machine, |mut log| async move {
+            log.begin_behind_snapshot().await.expect("synced");
+            let state = log.get_log_state().await.expect("readable");
+            assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(4, 20)), Some(log_id(4, 20))));
+            assert_eq!(read(&mut log, 0..99).await, []);
+        })
+        .await;
+    }
+    life(machine, |mut log| async move {
+        log.blocking_append([entry(6, 21)]).await.expect("synced");
+        log.begin_behind_snapshot().await.expect("nothing to do");
+        assert_eq!(read(&mut log, 0..99).await, [(6, 21)]);
     })
     .await;
 }
@@ -149,6 +210,8 @@ macro_rules! log_suite {
             appended_entries_are_there_in_order_after_a_crash,
             what_was_cut_off_does_not_come_back,
             a_purged_log_says_up_to_where,
+            a_log_begins_behind_no_snapshot_before_it_is_there,
+            a_log_that_does_not_lead_up_to_the_snapshot_goes_at_the_start,
             a_vote_is_never_forgotten,
             the_committed_pointer_stays_inside_the_log,
         }
