@@ -72,7 +72,7 @@ pub trait Backend: Send + Sync + 'static {
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
     /// Has the job do something else, as this node.
     fn control(&self, job: JobId, control: Control) -> Answer<'_, ()>;
-    /// Has the trigger fire now, once for each nonce.
+    /// Has the trigger fire now, once for each nonce that is repeated within an hour.
     fn fire(&self, job: JobId, nonce: Nonce, respect_overlap: bool) -> Answer<'_, CommandReply>;
     /// Random bytes for an id.
     fn random(&self) -> [u8; 16];

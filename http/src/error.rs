@@ -134,12 +134,13 @@ impl From<ClientError> for ApiError {
                      what a quorum holds; `quorate quorum show` says what room it has in all",
                 ),
             ),
-            ClientError::Rejected(rejection @ Rejection::Superseded { job, .. }) => (
-                code_of(rejection),
-                Some(format!(
-                    "somebody else commands it at the same time; `quorate job show {job}` shows where it stands"
-                )),
-            ),
+            ClientError::Rejected(rejection @ Rejection::Superseded { job, controlled }) => {
+                let why = match controlled {
+                    true => "somebody else commands it at the same time",
+                    false => "it changes by itself just now: repeat the command in a moment",
+                };
+                (code_of(rejection), Some(format!("{why}; `quorate job show {job}` shows where it stands")))
+            }
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
                 ErrorCode::UnknownQuorum,

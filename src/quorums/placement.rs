@@ -53,6 +53,9 @@ const CHOICES_TRIED_MAX: usize = 3;
 /// Peers whose round trips are measured beside that of a primary that seems to be far: enough for a middle one.
 const NEARER_MEASURED: usize = 4;
 
+/// A quorum that was found near after all is taken as near for so long.
+const NEAR_FOR: Duration = Duration::from_secs(10);
+
 /// How long a peer may take for a measured round trip. Whoever takes longer is far, whatever others take.
 const MEASURE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -138,12 +141,15 @@ struct Inner {
     full: Mutex<Answered>,
     /// They took work, or would have.
     open: Mutex<Answered>,
+    /// They seemed to be led from afar, and are not.
+    near: Mutex<Answered>,
 }
 
 impl Placement {
     pub fn new(parts: PlacementParts) -> Self {
         let (full, open) = (Mutex::new(Answered::new(FULL_REST)), Mutex::new(Answered::new(OPEN_FOR)));
-        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full, open }))
+        let near = Mutex::new(Answered::new(NEAR_FOR));
+        Self(Arc::new(Inner { parts, forming: Mutex::new(None), full, open, near }))
     }
 
     /// The quorum has no room for this node's work: others are chosen for a while.
@@ -195,8 +201,12 @@ impl Placement {
         let connected = parts.net.peers().into_iter().filter(|view| view.connected);
         let measured = connected.filter_map(|view| Some((view.peer, parts.net.round_trip(view.peer)?)));
         let distant = distant_peers(&measured.collect());
-        let (near, far): (Vec<_>, Vec<_>) =
-            quorums.into_iter().partition(|quorum| self.is_led_by_none_of(quorum, &distant));
+        let known = self.0.near.lock().all();
+        let is_near = |quorum: &QuorumAdvert| {
+            known.contains(&quorum.quorum)
+                || parts.client.primary_known(quorum.quorum).is_none_or(|primary| !distant.contains(&primary))
+        };
+        let (near, far): (Vec<_>, Vec<_>) = quorums.into_iter().partition(is_near);
         if !near.is_empty() || far.is_empty() {
             return Some(near);
         }
@@ -207,11 +217,8 @@ impl Placement {
             return Some(far);
         }
         let near = self.near_after_all(far, &nearer).await;
+        near.iter().for_each(|quorum| self.0.near.lock().record(quorum.quorum));
         (!near.is_empty()).then_some(near)
-    }
-
-    fn is_led_by_none_of(&self, quorum: &QuorumAdvert, distant: &BTreeSet<PeerId>) -> bool {
-        self.0.parts.client.primary_known(quorum.quorum).is_none_or(|primary| !distant.contains(&primary))
     }
 
     /// Those of the distant quorums whose primaries are found near when they are asked now, beside some of the peers
@@ -222,7 +229,8 @@ impl Placement {
         let far = far.into_iter().take(CHOICES_TRIED_MAX);
         let led: Vec<_> = far.filter_map(|quorum| Some((parts.client.primary_known(quorum.quorum)?, quorum))).collect();
         let local = parts.net.local_peer();
-        let others = nearer.iter().copied().filter(|peer| *peer != local).take(NEARER_MEASURED);
+        let can_answer = |peer: &PeerId| *peer != local && parts.net.is_connected(*peer);
+        let others = nearer.iter().copied().filter(can_answer).take(NEARER_MEASURED);
         let peers: BTreeSet<PeerId> = led.iter().map(|(primary, _)| *primary).chain(others).collect();
         let measured = join_all(peers.into_iter().map(|peer| async move { Some((peer, self.measure(peer).await?)) }));
         let measured: BTreeMap<PeerId, Duration> = measured.await.into_iter().flatten().collect();

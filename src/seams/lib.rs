@@ -28,7 +28,7 @@ pub use net::{
     Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
     request_again,
 };
-pub use reservation::Reservation;
+pub use reservation::{Place, Places, Reservation};
 pub use tasks::{TaskGroup, run_blocking, spawn};
 
 /// Everything a node touches outside its own memory.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate_protocols::resources::{Amounts, Refused, Scope};
 
@@ -18,6 +19,29 @@ pub trait Account: Send + Sync + 'static {
 #[derive(Default)]
 pub struct Reservation {
     held: Option<Held>,
+    place: Option<Place>,
+}
+
+/// Places of which so many may be taken at once. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Places(Arc<AtomicUsize>);
+
+/// One of them, given back when dropped.
+#[derive(Debug)]
+pub struct Place(Places);
+
+impl Places {
+    /// `None` when `limit` are taken.
+    pub fn take(&self, limit: usize) -> Option<Place> {
+        let more = |taken: usize| (taken < limit).then_some(taken + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then(|| Place(self.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Held {
@@ -29,7 +53,12 @@ struct Held {
 impl Reservation {
     /// The guard of what was just reserved in the account.
     pub fn new(account: Arc<dyn Account>, scope: Scope, amounts: Amounts) -> Self {
-        Self { held: Some(Held { account, scope, amounts }) }
+        Self { held: Some(Held { account, scope, amounts }), place: None }
+    }
+    /// Gives the place back together with the reservation.
+    pub fn with_place(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
     /// A reservation of nothing, for frames of no weight and for tests.
     pub fn none() -> Self {

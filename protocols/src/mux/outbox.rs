@@ -46,6 +46,11 @@ impl Outbox {
         at.and_then(|at| self.turns.remove(at)).is_some_and(|message| !message.begun)
     }
 
+    /// Whether something of this message is still to be written.
+    pub fn holds(&self, id: u64) -> bool {
+        self.turns.iter().any(|message| message.id == id)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.notices.is_empty() && self.turns.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What one side writes the other reads, however it is cut; and what is not in order is refused.
+//! Streams of the two sides: what one writes the other reads, however it is cut, and what is not in order is refused.
 
 use std::collections::BTreeMap;
 

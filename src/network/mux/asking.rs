@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 
 use futures::{AsyncRead, AsyncWrite};
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::mux::{self, Outbox, Parser, Side};
+use quorate_protocols::mux::{self, Lengths, Outbox, Parser, Side};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::assembly::Assembly;
+use super::assembly::{Assembly, NoMemory};
 use super::io::Io;
-use super::{Misdeed, largest};
+use super::{ANSWER_FREE_BYTES, Env, Misdeed, largest};
 use crate::network::codec::millis_up;
 use crate::network::error_text;
 use crate::seams::{Frame, NetError, Protocol};
@@ -93,18 +93,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Asking<S> {
         }
     }
 
-    /// The stream ended, or never was: every question on it fails.
+    /// The stream ended, or never was: every question on it fails. Of one that was broken nobody knows whether it
+    /// was carried out, unless nothing of it was sent.
     pub fn fail(&mut self, why: impl Fn(PeerId, Protocol) -> NetError) {
         self.line = Line::Closed;
-        self.outbox = Outbox::default();
-        for waiting in std::mem::take(&mut self.waiting).into_values() {
-            let _ = waiting.reply.send(Err(why(self.peer, self.protocol)));
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for (id, waiting) in std::mem::take(&mut self.waiting) {
+            let unsent = outbox.remove(id);
+            let error = match why(self.peer, self.protocol) {
+                NetError::Broken { peer } if unsent => {
+                    NetError::Unreachable { peer, reason: "the connection ended before it was asked".to_owned() }
+                }
+                error => error,
+            };
+            let _ = waiting.reply.send(Err(error));
         }
     }
 
     /// Reads and writes what can be without waiting.
-    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Option<Misdeed> {
-        let error = self.exchange(cx, buffer).err()?;
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], env: &Env) -> Option<Misdeed> {
+        let error = self.exchange(cx, buffer, env).err()?;
         let is_malformed = error.kind() == io::ErrorKind::InvalidData;
         let is_unsupported = error_text::is_unsupported(&error);
         tracing::trace!(peer = %self.peer, protocol = self.protocol.name(), %error, "a stream of questions ended");
@@ -115,45 +123,92 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Asking<S> {
         is_malformed.then_some(Misdeed::Answer)
     }
 
-    fn exchange(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> io::Result<()> {
-        let Line::Open(io, parser) = &mut self.line else { return Ok(()) };
-        io.write(cx, &mut self.outbox, |_| ())?;
+    fn exchange(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], env: &Env) -> io::Result<()> {
+        let Self { protocol, peer, line, outbox, waiting } = self;
+        let Line::Open(io, parser) = line else { return Ok(()) };
+        io.write(cx, outbox, |_| ())?;
         while let Poll::Ready(read) = io.poll_read(cx, buffer) {
             let mut input = &buffer[..read?];
             while let Some(event) = parser.next(&mut input).map_err(malformed)? {
-                take_event(&mut self.waiting, parser, self.peer, event);
+                Answers { protocol: *protocol, peer: *peer, waiting, parser, outbox, env }.take_event(event);
             }
         }
         Ok(())
     }
 }
 
-fn take_event(waiting: &mut BTreeMap<u64, Waiting>, parser: &mut Parser, peer: PeerId, event: mux::Event<'_>) {
-    match event {
-        mux::Event::Answer { id, lengths } => match waiting.get_mut(&id) {
-            Some(waiting) => waiting.answer = Some(Assembly::answer(lengths)),
+/// What an event of the stream is about.
+struct Answers<'a> {
+    protocol: Protocol,
+    peer: PeerId,
+    waiting: &'a mut BTreeMap<u64, Waiting>,
+    parser: &'a mut Parser,
+    outbox: &'a mut Outbox,
+    env: &'a Env,
+}
+
+impl Answers<'_> {
+    fn take_event(&mut self, event: mux::Event<'_>) {
+        match event {
+            mux::Event::Answer { id, lengths } => self.begin(id, lengths),
+            mux::Event::Bytes { id, bytes } => {
+                let answer = self.waiting.get_mut(&id).and_then(|waiting| waiting.answer.as_mut());
+                match answer.map(|answer| answer.push(bytes)) {
+                    Some(Ok(())) => (),
+                    Some(Err(NoMemory)) => self.give_up(id),
+                    None => self.parser.forget(id),
+                }
+            }
+            mux::Event::Complete { id } => {
+                if let Some(Waiting { reply, answer: Some(answer) }) = self.waiting.remove(&id) {
+                    self.stop_asking(id);
+                    let _ = reply.send(Ok(answer.finish().0));
+                }
+            }
+            mux::Event::Busy { id } => {
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    self.parser.forget(id);
+                    // The peer has forgotten it: nothing has to tell it so.
+                    self.outbox.remove(id);
+                    let _ = waiting.reply.send(Err(NetError::Busy { peer: self.peer }));
+                }
+            }
+            // The parser refuses what a serving side does not write.
+            mux::Event::Question { .. } | mux::Event::Cancel { .. } => (),
+        }
+    }
+
+    /// An answer that begins. A long one is accounted as it comes; it is the peer that chose its length.
+    fn begin(&mut self, id: u64, lengths: Lengths) {
+        let Some(waiting) = self.waiting.get_mut(&id) else {
             // Its cancellation is on its way.
-            None => parser.forget(id),
-        },
-        mux::Event::Bytes { id, bytes } => {
-            let answer = waiting.get_mut(&id).and_then(|waiting| waiting.answer.as_mut());
-            if answer.is_none_or(|answer| answer.push(bytes).is_err()) {
-                parser.forget(id);
-            }
+            return self.parser.forget(id);
+        };
+        if lengths.total() <= ANSWER_FREE_BYTES {
+            waiting.answer = Some(Assembly::free(lengths));
+            return;
         }
-        mux::Event::Complete { id } => {
-            if let Some(Waiting { reply, answer: Some(answer) }) = waiting.remove(&id) {
-                let _ = reply.send(Ok(answer.finish().0));
-            }
+        match (self.env.admission)(self.protocol, Some(self.peer), Assembly::first_bytes(lengths)) {
+            Some(memory) => waiting.answer = Some(Assembly::accounted(lengths, memory)),
+            None => self.give_up(id),
         }
-        mux::Event::Busy { id } => {
-            if let Some(waiting) = waiting.remove(&id) {
-                parser.forget(id);
-                let _ = waiting.reply.send(Err(NetError::Busy { peer }));
-            }
+    }
+
+    /// There is no memory for the answer.
+    fn give_up(&mut self, id: u64) {
+        self.env.shared.metrics.dropped("memory");
+        self.parser.forget(id);
+        if let Some(waiting) = self.waiting.remove(&id) {
+            self.stop_asking(id);
+            let _ = waiting.reply.send(Err(NetError::Broken { peer: self.peer }));
         }
-        // The parser refuses what a serving side does not write.
-        mux::Event::Question { .. } | mux::Event::Cancel { .. } => (),
+    }
+
+    /// A question that is answered before all of it was sent goes no further.
+    fn stop_asking(&mut self, id: u64) {
+        if self.outbox.holds(id) && !self.outbox.remove(id) {
+            self.outbox.cancel(id);
+        }
     }
 }
 

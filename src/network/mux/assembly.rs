@@ -19,7 +19,7 @@ pub(super) struct Assembly {
     arrived: usize,
     /// Bytes that are paid for.
     reserved: usize,
-    /// Of a question. Whoever asked has chosen to have the answer.
+    /// Of all but short answers.
     memory: Option<Reservation>,
 }
 
@@ -30,11 +30,11 @@ impl Assembly {
     }
 
     /// `memory` holds [`Self::first_bytes`].
-    pub fn question(lengths: Lengths, memory: Reservation) -> Self {
+    pub fn accounted(lengths: Lengths, memory: Reservation) -> Self {
         Self::new(lengths, Some(memory))
     }
 
-    pub fn answer(lengths: Lengths) -> Self {
+    pub fn free(lengths: Lengths) -> Self {
         Self::new(lengths, None)
     }
 
@@ -92,7 +92,7 @@ mod tests {
             let amount = Amounts::memory(Assembly::first_bytes(lengths) as u64);
             resources.reserve(Scope::Protocol("/test/1"), amount).expect("there is room")
         };
-        let mut assembly = Assembly::question(lengths, first());
+        let mut assembly = Assembly::accounted(lengths, first());
         let whole: Vec<u8> = (0..lengths.total()).map(|at| at as u8).collect();
         let mut arrived = 0;
         for bytes in whole.chunks(10_007) {
@@ -102,7 +102,7 @@ mod tests {
         }
         assert_eq!(used(), lengths.total());
         // Another one finds no more than what is left.
-        let mut other = Assembly::question(lengths, first());
+        let mut other = Assembly::accounted(lengths, first());
         assert!(whole.chunks(10_007).any(|bytes| other.push(bytes).is_err()));
         drop(other);
         let (frame, memory) = assembly.finish();

@@ -18,7 +18,7 @@ use super::routes::Order;
 use super::serving::Serving;
 use super::{Env, Misdeed, PROTOCOLS};
 use crate::network::error_text;
-use crate::seams::{NetError, Protocol};
+use crate::seams::{NetError, Places, Protocol};
 
 /// Taken from a stream at once.
 const READ_BYTES: usize = 32 * 1024;
@@ -61,6 +61,8 @@ struct Lane {
     asking: Asking<Stream>,
     /// The newest stream that the peer opened; one that it opened before is closed.
     serving: Option<Serving<Stream>>,
+    /// Of questions that are dealt with, whichever stream they came on.
+    handled: Places,
 }
 
 pub(in crate::network) struct Handler {
@@ -76,7 +78,12 @@ pub(in crate::network) struct Handler {
 
 impl Handler {
     pub(super) fn new(env: Arc<Env>, peer: PeerId, orders: mpsc::UnboundedReceiver<Order>) -> Self {
-        let lane = |protocol| Lane { protocol, asking: Asking::new(protocol, peer), serving: None };
+        let lane = |protocol| Lane {
+            protocol,
+            asking: Asking::new(protocol, peer),
+            serving: None,
+            handled: Places::default(),
+        };
         Self {
             env,
             peer,
@@ -132,7 +139,7 @@ impl ConnectionHandler for Handler {
             self.take_order(order);
         }
         for lane in &mut self.lanes {
-            self.misdeeds.extend(lane.asking.poll(cx, &mut self.buffer));
+            self.misdeeds.extend(lane.asking.poll(cx, &mut self.buffer, &self.env));
             let served = lane.serving.as_mut().map(|serving| serving.poll(cx, &mut self.buffer, &self.env));
             if let Some(Err(misdeed)) = served {
                 lane.serving = None;
@@ -162,7 +169,7 @@ impl ConnectionHandler for Handler {
                 let peer = self.peer;
                 if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.protocol.name() == name.as_ref()) {
                     stream.ignore_for_keep_alive();
-                    lane.serving = Some(Serving::new(lane.protocol, peer, stream));
+                    lane.serving = Some(Serving::new(lane.protocol, peer, stream, lane.handled.clone()));
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (_, mut stream), info }) => {
@@ -181,7 +188,6 @@ impl ConnectionHandler for Handler {
                 if let Some(lane) = self.lane(info) {
                     lane.asking.fail(|peer, protocol| match is_unsupported {
                         true => NetError::Unsupported { peer, protocol: protocol.name() },
-                        // Nothing was sent, but a peer that does not answer may be one that acts.
                         false => NetError::Broken { peer },
                     });
                 }

@@ -39,7 +39,13 @@ pub(super) use behaviour::{Behaviour, Event};
 pub(super) use routes::Routes;
 
 /// The protocols whose questions share a stream.
-pub(super) const PROTOCOLS: [Protocol; 4] = [Protocol::Raft, Protocol::Liveness, Protocol::Job, Protocol::Task];
+/// Those before others write first where a connection has one window for all streams, as QUIC has: heartbeats do not wait
+/// for bulk.
+pub(super) const PROTOCOLS: [Protocol; 4] = [Protocol::Liveness, Protocol::Raft, Protocol::Job, Protocol::Task];
+
+/// An answer of up to so many bytes is not accounted, at neither end: together they are few, and heartbeats are among
+/// them.
+const ANSWER_FREE_BYTES: usize = 4 * 1024;
 
 pub(super) fn carries(protocol: Protocol) -> bool {
     PROTOCOLS.contains(&protocol)

@@ -17,12 +17,16 @@ use tokio::time::{Instant, Sleep};
 use super::asking::malformed;
 use super::assembly::{Assembly, NoMemory};
 use super::io::Io;
-use super::{Env, Misdeed, largest};
+use super::{ANSWER_FREE_BYTES, Env, Misdeed, largest};
 use crate::network::faults::Link;
-use crate::seams::{Frame, InboundRequest, Protocol, Reply};
+use crate::seams::{Frame, InboundRequest, Places, Protocol, Reply, Reservation};
 
 /// Refusals that wait to be written; nothing more is read meanwhile. One read may add a few hundred.
 const NOTICES_MAX: usize = 64;
+
+/// Questions that are dealt with for one peer and protocol, in multiples of those that may be under way. Those whose
+/// askers have stopped waiting are among them until whoever deals with them has let go.
+const HANDLED_FACTOR: usize = 2;
 
 pub(super) struct Serving<S> {
     protocol: Protocol,
@@ -32,6 +36,8 @@ pub(super) struct Serving<S> {
     outbox: Outbox,
     /// At most [`Protocol::in_flight_max`]. Each leaves by its deadline.
     questions: BTreeMap<u64, Served>,
+    /// Of questions that were handed over, on this stream and on those that the peer opened before.
+    handled: Places,
     deadlines: BTreeSet<(Instant, u64)>,
     timer: Pin<Box<Sleep>>,
     /// What the timer waits for, which may be the deadline of a question that has left.
@@ -50,13 +56,15 @@ struct Served {
 enum State {
     Arriving(Assembly),
     Waiting(AbortHandle),
-    Leaving,
+    Leaving {
+        _memory: Option<Reservation>,
+    },
     /// It will not be answered. Only injected faults do this.
     Silent,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
-    pub fn new(protocol: Protocol, peer: PeerId, stream: S) -> Self {
+    pub fn new(protocol: Protocol, peer: PeerId, stream: S, handled: Places) -> Self {
         Self {
             protocol,
             peer,
@@ -64,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
             parser: Parser::new(Side::Asking, largest(protocol)),
             outbox: Outbox::default(),
             questions: BTreeMap::new(),
+            handled,
             deadlines: BTreeSet::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
@@ -144,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         let patience = Duration::from_millis(patience_ms.into()).min(self.protocol.deadline_max());
         let deadline = Instant::now() + patience;
         self.deadlines.insert((deadline, id));
-        self.questions.insert(id, Served { deadline, state: State::Arriving(Assembly::question(lengths, memory)) });
+        self.questions.insert(id, Served { deadline, state: State::Arriving(Assembly::accounted(lengths, memory)) });
         Ok(())
     }
 
@@ -156,6 +165,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         if link.from == Link::Cut {
             return;
         }
+        let Some(place) = self.handled.take(HANDLED_FACTOR * self.protocol.in_flight_max()) else {
+            env.shared.metrics.dropped(self.protocol.name());
+            return self.refuse(id);
+        };
         let (frame, memory) = assembly.finish();
         let (reply, answer) = oneshot::channel();
         if link.to != Link::Cut {
@@ -163,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
             served.state = State::Waiting(abort);
             self.answers.push(Abortable::new(answer, registration).map(move |outcome| (id, outcome)).boxed());
         }
-        let memory = memory.unwrap_or_default();
+        let memory = memory.unwrap_or_default().with_place(place);
         let request = InboundRequest { from: self.peer, frame, reply: Reply(reply), memory };
         let outlet = env.outlets.requests(self.protocol);
         let delay = link.round_trip_delay();
@@ -181,18 +194,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
 
     fn take_answer(&mut self, id: u64, outcome: Outcome, env: &Env) -> io::Result<()> {
         match outcome {
-            Ok(Ok(frame)) => {
-                if let Some(served) = self.questions.get_mut(&id) {
-                    served.state = State::Leaving;
-                    self.outbox.answer(id, frame.head, frame.payload);
-                }
-            }
+            Ok(Ok(frame)) => self.send_answer(id, frame, env),
             // It drops its replies wherever it stands, and must not deny that it took the requests.
             Ok(Err(_)) if env.tasks.is_ending() => return Err(io::ErrorKind::ConnectionAborted.into()),
             Ok(Err(_)) => self.refuse(id),
             Err(Aborted) => (),
         }
         Ok(())
+    }
+
+    /// An answer that cannot be sent is not denied either, since the question may have been carried out: its asker waits
+    /// in vain.
+    fn send_answer(&mut self, id: u64, frame: Frame, env: &Env) {
+        let Some(served) = self.questions.get_mut(&id) else { return };
+        let (largest, bytes) = (largest(self.protocol), frame.len());
+        if frame.head.len() > largest.head || frame.payload.len() > largest.payload {
+            tracing::error!(protocol = self.protocol.name(), bytes, "an answer is larger than its protocol carries");
+            return self.forget(id);
+        }
+        let mut memory = None;
+        if bytes > ANSWER_FREE_BYTES {
+            memory = (env.admission)(self.protocol, Some(self.peer), bytes);
+            if memory.is_none() {
+                env.shared.metrics.dropped("memory");
+                return self.forget(id);
+            }
+        }
+        served.state = State::Leaving { _memory: memory };
+        self.outbox.answer(id, frame.head, frame.payload);
     }
 
     fn refuse(&mut self, id: u64) {

@@ -25,7 +25,7 @@ use crate::network::faults::{LinkFault, NetFaults};
 use crate::network::metrics::Metrics;
 use crate::network::{Link, admission};
 use crate::resources::Resources;
-use crate::seams::{Frame, InboundRequest, NetError};
+use crate::seams::{Frame, InboundRequest, NetError, Places};
 
 const ASKER: PeerId = PeerId([1; 32]);
 const SERVER: PeerId = PeerId([2; 32]);
@@ -166,7 +166,13 @@ impl Pair {
         assert!(asking.ask(Question { id: u64::MAX, peer: SERVER, protocol, frame, deadline, reply }));
         asking.cancel(u64::MAX);
         asking.opened(one);
-        Self { asking, serving: Some(Serving::new(protocol, ASKER, other)), misdeed: None, next: 0, questions }
+        Self {
+            asking,
+            serving: Some(Serving::new(protocol, ASKER, other, Places::default())),
+            misdeed: None,
+            next: 0,
+            questions,
+        }
     }
 
     fn ask(&mut self, protocol: Protocol, frame: Frame, patience: Duration) -> (u64, Reply) {
@@ -180,7 +186,7 @@ impl Pair {
     /// Lets both sides read and write once.
     fn poll(&mut self, cx: &mut Context<'_>, node: &Node) {
         let mut buffer = vec![0; 4096];
-        assert!(self.asking.poll(cx, &mut buffer).is_none(), "the serving side keeps the rules");
+        assert!(self.asking.poll(cx, &mut buffer, &node.env).is_none(), "the serving side keeps the rules");
         if let Some(Err(misdeed)) = self.serving.as_mut().map(|serving| serving.poll(cx, &mut buffer, &node.env)) {
             self.serving = None;
             self.misdeed = misdeed;
@@ -280,6 +286,93 @@ async fn one_question_too_many_is_busy_and_a_cancelled_one_makes_room() {
     assert!(!is_ready(&mut next));
 }
 
+/// Goal: nobody has more questions dealt with by asking and giving up, nor by opening another stream.
+#[tokio::test(start_paused = true)]
+async fn questions_that_were_cancelled_have_their_places_until_they_are_dealt_with() {
+    let (mut node, handled) = (node(), Places::default());
+    let most = 2 * PROTOCOL.in_flight_max();
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        let mut pair = Pair::new(PROTOCOL);
+        let (one, other) = pipe(64 * 1024);
+        let (reply, _answer) = oneshot::channel();
+        pair.asking = Asking::new(PROTOCOL, SERVER);
+        let deadline = Instant::now() + PROTOCOL.deadline_max();
+        let first =
+            Question { id: u64::MAX, peer: SERVER, protocol: PROTOCOL, frame: Frame::default(), deadline, reply };
+        assert!(pair.asking.ask(first));
+        pair.asking.cancel(u64::MAX);
+        pair.asking.opened(one);
+        pair.serving = Some(Serving::new(PROTOCOL, ASKER, other, handled.clone()));
+        for _ in 0..2 * most {
+            let (id, _answer) = pair.ask(PROTOCOL, Frame::head(vec![1]), Duration::from_secs(1));
+            pair.settle(&node).await;
+            pair.asking.cancel(id);
+            pair.settle(&node).await;
+            taken.extend(node.taken.try_recv().ok());
+        }
+        assert_eq!(taken.len(), most);
+        let (_, mut over) = pair.ask(PROTOCOL, Frame::head(vec![1]), Duration::from_secs(1));
+        assert_eq!(pair.answer(&mut node, &mut over).await, Err(NetError::Busy { peer: SERVER }));
+    }
+    taken.pop();
+    let mut pair = Pair::new(PROTOCOL);
+    let (one, other) = pipe(64 * 1024);
+    pair.serving = Some(Serving::new(PROTOCOL, ASKER, other, handled));
+    let (reply, _answer) = oneshot::channel();
+    pair.asking = Asking::new(PROTOCOL, SERVER);
+    let deadline = Instant::now() + PROTOCOL.deadline_max();
+    let next = Question { id: 1, peer: SERVER, protocol: PROTOCOL, frame: Frame::head(vec![1]), deadline, reply };
+    assert!(pair.asking.ask(next));
+    pair.asking.opened(one);
+    pair.drive(&mut node, |node| node.taken.len() == 1).await;
+}
+
+/// Goal: a peer that refuses without reading what it is asked makes this node keep none of it.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_was_refused_is_sent_no_further() {
+    const HOLDS: usize = 64 * 1024;
+    let node = node();
+    let (near, mut far) = pipe(HOLDS);
+    let mut asking = Asking::new(Protocol::Raft, SERVER);
+    let (mut buffer, mut near) = (vec![0; 4096], Some(near));
+    for id in 0..8 {
+        let (reply, mut answer) = oneshot::channel();
+        let frame = Frame::head(vec![1; 1024 * 1024]);
+        let deadline = Instant::now() + Duration::from_secs(9);
+        let opens = asking.ask(Question { id, peer: SERVER, protocol: Protocol::Raft, frame, deadline, reply });
+        assert_eq!(opens, near.is_some());
+        near.take().into_iter().for_each(|near| asking.opened(near));
+        let (mut outbox, mut refusal) = (Outbox::default(), Vec::new());
+        outbox.refuse(id);
+        outbox.fill(&mut refusal, usize::MAX, |_| ());
+        poll_fn(|cx| Pin::new(&mut far).poll_write(cx, &refusal)).await.unwrap();
+        for _ in 0..4 {
+            let misdeed = poll_fn(|cx| Poll::Ready(asking.poll(cx, &mut buffer, &node.env))).await;
+            assert!(misdeed.is_none());
+        }
+        assert_eq!(answer.try_recv(), Ok(Err(NetError::Busy { peer: SERVER })));
+    }
+    assert!(asking.is_idle());
+    // Whatever was not written before the refusals never is.
+    let (mut read, mut out) = (0, vec![0; HOLDS]);
+    let mut read_on = || {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(asking.poll(&mut cx, &mut buffer, &node.env).is_none());
+        match Pin::new(&mut far).poll_read(&mut cx, &mut out) {
+            Poll::Ready(read) => read.unwrap(),
+            Poll::Pending => 0,
+        }
+    };
+    loop {
+        match read_on() {
+            0 => break,
+            bytes => read += bytes,
+        }
+    }
+    assert!(read < 4 * HOLDS, "{read} bytes were sent");
+}
+
 /// Goal: who left holds nothing at the serving side, whether its question was complete or not.
 #[tokio::test(start_paused = true)]
 async fn a_question_is_forgotten_when_its_asker_has_stopped_waiting() {
@@ -294,7 +387,7 @@ async fn a_question_is_forgotten_when_its_asker_has_stopped_waiting() {
     let mut half = Vec::new();
     outbox.fill(&mut half, 1, |_| ());
     let (mut far, near) = pipe(64 * 1024);
-    let mut other = Serving::new(Protocol::Raft, ASKER, near);
+    let mut other = Serving::new(Protocol::Raft, ASKER, near, Places::default());
     poll_fn(|cx| Pin::new(&mut far).poll_write(cx, &half)).await.unwrap();
     let mut buffer = vec![0; 4096];
     poll_fn(|cx| Poll::Ready(other.poll(cx, &mut buffer, &node.env))).await.unwrap();
@@ -342,7 +435,7 @@ async fn bytes_that_mean_nothing_end_the_stream_and_are_held_against_the_peer() 
     let node = node();
     for bytes in [vec![9; 40], vec![1; 40], [vec![0], vec![0; 8], vec![12, 0, 0, 0], vec![255; 12]].concat()] {
         let (mut far, near) = pipe(64 * 1024);
-        let mut serving = Serving::new(PROTOCOL, ASKER, near);
+        let mut serving = Serving::new(PROTOCOL, ASKER, near, Places::default());
         poll_fn(|cx| Pin::new(&mut far).poll_write(cx, &bytes)).await.unwrap();
         let mut buffer = vec![0; 4096];
         let ended = poll_fn(|cx| Poll::Ready(serving.poll(cx, &mut buffer, &node.env))).await;
@@ -362,7 +455,7 @@ async fn who_does_not_read_is_not_read_either() {
         None
     });
     let (mut far, near) = pipe(1024);
-    let mut serving = Serving::new(PROTOCOL, ASKER, near);
+    let mut serving = Serving::new(PROTOCOL, ASKER, near, Places::default());
     let mut outbox = Outbox::default();
     (0..100_000).for_each(|id| outbox.ask(id, 1_000, Bytes::new(), Bytes::new()));
     let (mut questions, mut written) = (Vec::new(), 0);

@@ -54,7 +54,9 @@ fn a_dropped_confirmation_is_found() {
 
 #[test]
 fn an_acknowledgement_before_the_flush_is_found() {
-    assert_eq!(finds(Planted::AcknowledgeBeforeFlush, "power", 60, 12), Guarantee::G1);
+    // G1 where a client or the mark of the log misses what was lost; G5 where a member had applied it.
+    let found = finds(Planted::AcknowledgeBeforeFlush, "power", 60, 12);
+    assert!(matches!(found, Guarantee::G1 | Guarantee::G5), "{found:?}");
 }
 
 #[test]
