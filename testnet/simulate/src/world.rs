@@ -167,6 +167,10 @@ impl World {
     pub fn peer(&self, index: usize) -> PeerId {
         self.identity(index).peer()
     }
+    /// Whom the machine's node is when it starts next, or is now.
+    pub fn member(&self, index: usize) -> MemberId {
+        self.identity(index).member()
+    }
     /// The submit of a job by this machine.
     pub fn submit(&self, index: usize, job: JobId, spec: JobSpec) -> Command {
         Command::submit(self.identity(index).signing_key(), job, spec)

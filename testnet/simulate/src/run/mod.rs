@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use quorate_node::compose::StartError;
 use quorate_node::raft::lost_quorums;
-use quorate_node::seams::DiskError;
+use quorate_node::seams::{DiskError, TaskGroup};
+use quorate_node::storage::Storage;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
 use quorate_protocols::text::chain;
@@ -212,6 +213,9 @@ impl Session {
 
     async fn start(&mut self, index: usize) {
         let is_up = self.world.node(index).is_some();
+        if !is_up {
+            self.check_remembered(index).await;
+        }
         let mut started = self.world.start(index).await;
         if let Err(StartError::Disk(DiskError::Full { .. })) = started {
             self.world.transcript.line(index, "does not start on a full disk; its operator makes room");
@@ -233,17 +237,23 @@ impl Session {
         if has_lost {
             self.holdings.lost_writes(&member);
         }
-        match lost_quorums(node.storage(), member) {
-            Ok(lost) if lost.is_empty() => {}
-            // The disks of this world keep what they acknowledged, and a wiped one comes back as another member.
-            forgot => {
-                let what = format!("the disk of node {index} forgot what it had called durable: {forgot:?}");
-                self.violations.push(Violation::new(Guarantee::G1, what));
-            }
-        }
         for quorum in node.quorums().quorums() {
             let stay = self.stays.get(&(quorum.id(), member)).copied().unwrap_or_default();
             self.violations.extend(self.terms.check(quorum.id(), (member, stay), quorum.view().term.0));
+        }
+    }
+
+    /// That no crash looks like a disk that forgot, as a node asks before it starts: it would give up all that it is a
+    /// member of.
+    async fn check_remembered(&mut self, index: usize) {
+        let tasks = TaskGroup::inline();
+        let storage = tasks.scope(async { Storage::start(self.world.disk(index).disk()) }).await;
+        let forgot = lost_quorums(&storage, self.world.member(index));
+        tasks.crash();
+        // The disks of this world keep what they acknowledged, and a wiped one comes back as another member.
+        if !matches!(&forgot, Ok(lost) if lost.is_empty()) {
+            let what = format!("the disk of node {index} forgot what it had called durable: {forgot:?}");
+            self.violations.push(Violation::new(Guarantee::G1, what));
         }
     }
 
