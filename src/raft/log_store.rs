@@ -107,6 +107,9 @@ pub struct LogStore {
     pub snapshots: SnapshotStore,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
     pub synced: Arc<(AtomicU64, Notify)>,
+    /// How often the log was cut. Held while the end of the synced log changes: a sync of what was cut off since says
+    /// nothing of it.
+    cuts: Arc<Mutex<u64>>,
     /// What the entries weigh; the notice wakes whoever takes snapshots when they weigh too much.
     pub sizes: Arc<(Mutex<LogSizes>, Notify)>,
     /// What openraft last said is committed, since the start of the process.
@@ -120,7 +123,8 @@ impl LogStore {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
         let (sizes, committed, known_vote) = (Arc::default(), Arc::default(), KnownVote::default());
         let snapshots = SnapshotStore::new(storage.clone(), group);
-        Self { storage, group, mark, fault, snapshots, synced, sizes, committed, known_vote, own_sync }
+        let cuts = Arc::default();
+        Self { storage, group, mark, fault, snapshots, synced, cuts, sizes, committed, known_vote, own_sync }
     }
 
     /// Marks the end of the log until the group stops, at most once per `rollback_guard::INDEX_INTERVAL`. Once this has
@@ -136,7 +140,7 @@ impl LogStore {
             let marked = async {
                 // The record store first: one that is older than the mark is one that came back older.
                 records::write_marked(&self.storage, self.group, last).await?;
-                self.mark.synced(last).await
+                self.mark.synced(|| last.min(LogIndex(self.synced.0.load(Ordering::Acquire)))).await
             };
             if let Err(error) = marked.await {
                 // The mark only serves to notice a lost disk later; the log itself is synced.
@@ -383,11 +387,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut batch = LogBatch::of(self.group);
         batch.append(first, records);
         let (synced, own_sync, fault) = (self.synced.clone(), self.own_sync.clone(), self.fault.clone());
+        let (cuts, cuts_before) = (self.cuts.clone(), *self.cuts.lock());
         let (now, later) = if is_early { (Some(callback), None) } else { (None, Some(callback)) };
         let done = move |result: Result<(), DiskError>| {
             if result.is_ok() {
-                synced.0.store(last, Ordering::Release);
-                synced.1.notify_one();
+                let cuts = cuts.lock();
+                if *cuts == cuts_before {
+                    synced.0.store(last, Ordering::Release);
+                    synced.1.notify_one();
+                }
+                drop(cuts);
                 own_sync.synced(last);
             }
             let result = fault.record_fault(result);
@@ -412,7 +421,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut batch = LogBatch::of(self.group);
         batch.truncate(log_id.index);
         let kept = log_id.index.saturating_sub(1);
-        self.synced.0.fetch_min(kept, Ordering::AcqRel);
+        {
+            let mut cuts = self.cuts.lock();
+            *cuts += 1;
+            self.synced.0.fetch_min(kept, Ordering::AcqRel);
+        }
         self.sizes.0.lock().truncate(log_id.index);
         self.own_sync.truncate(log_id.index);
         let truncated = async {

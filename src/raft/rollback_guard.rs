@@ -118,9 +118,10 @@ impl RollbackGuard {
     pub async fn voted(&self, term: Term, voted_for: Option<MemberId>) -> Result<(), DiskError> {
         self.update(|mark| (mark.term, mark.voted_for) = (term, voted_for)).await
     }
-    /// After the log up to `last` was synced in the store.
-    pub async fn synced(&self, last: LogIndex) -> Result<(), DiskError> {
-        self.update(|mark| mark.last = mark.last.max(last)).await
+    /// After the log up to `last` was synced in the store. It is asked when no other write of the mark is under way: a
+    /// log that is cut has a lower end before its mark is lowered.
+    pub async fn synced(&self, last: impl FnOnce() -> LogIndex) -> Result<(), DiskError> {
+        self.update(|mark| mark.last = mark.last.max(last())).await
     }
     /// Before the log is cut behind `last`.
     pub async fn truncating(&self, last: LogIndex) -> Result<(), DiskError> {

@@ -10,12 +10,13 @@ use quorate_protocols::ids::Millis;
 use quorate_protocols::quorum::Batch;
 use quorate_testkit::MemoryDisk;
 use quorate_testkit::conformance::Machine;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::raft::log_store::{LastFault, LogStore};
 use crate::raft::own_sync::OwnSync;
-use crate::raft::rollback_guard::RollbackGuard;
-use crate::raft::types::{Entry, LogId, SnapshotList, SnapshotMeta, Vote};
+use crate::raft::rollback_guard::{self, RollbackGuard};
+use crate::raft::types::{Entry, LogId, Membership, SnapshotList, SnapshotMeta, Vote};
 use crate::seams::Disk;
 use crate::storage::test_machine::FolderMachine;
 
@@ -202,6 +203,46 @@ async fn the_committed_pointer_stays_inside_the_log(machine: &mut dyn Machine) {
         assert!(committed <= Some(log_id(1, 4)), "{committed:?}");
     })
     .await;
+}
+
+/// Goal: the mark never tells of entries that were cut off, whatever was being synced or marked when they were. Method:
+/// a disk whose syncs take long, so that each is under way when the next thing happens.
+#[tokio::test(start_paused = true)]
+async fn a_cut_log_is_never_marked_beyond_its_end() {
+    const SYNC: Duration = Duration::from_millis(100);
+    let disk = MemoryDisk::default();
+    let tasks = TaskGroup::inline();
+    let files = disk.disk().files;
+    let marked = || rollback_guard::read(&*files, quorum_id()).expect("readable").map_or(0, |mark| mark.last.0);
+    tasks
+        .scope(async {
+            let mut log = open(disk.disk());
+            log.save_vote(&Vote::new_committed(1, member(1))).await.expect("synced");
+            log.blocking_append((0..16).map(|index| entry(1, index))).await.expect("synced");
+            disk.set_sync_delay(SYNC);
+            // The mark has read how far the log goes, and waits for the record store.
+            let stop = CancellationToken::new();
+            let marking = crate::seams::spawn(log.clone().keep_marked(stop.clone()));
+            tokio::time::sleep(SYNC / 2).await;
+            log.truncate(log_id(1, 10)).await.expect("synced");
+            tokio::time::sleep(SYNC).await;
+            assert_eq!(marked(), 9);
+            // A primary's entries are cut off while they are still being synced.
+            log.own_sync.set_membership(&Membership::new(vec![(1..=3).map(member).collect()], None));
+            let appended_at = tokio::time::Instant::now();
+            log.blocking_append((10..16).map(|index| entry(1, index))).await.expect("applied");
+            assert!(appended_at.elapsed() < SYNC, "it is answered before it is synced");
+            log.truncate(log_id(1, 12)).await.expect("synced");
+            tokio::time::sleep(3 * rollback_guard::INDEX_INTERVAL).await;
+            assert!(marked() <= 11, "{} entries are marked", marked());
+            log.blocking_append([entry(1, 12), entry(1, 13)]).await.expect("synced");
+            tokio::time::sleep(3 * rollback_guard::INDEX_INTERVAL).await;
+            assert_eq!(marked(), 13, "what is appended later is marked again");
+            stop.cancel();
+            marking.await.expect("no panic");
+        })
+        .await;
+    tasks.close().await;
 }
 
 macro_rules! log_suite {
