@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ struct Opened {
 }
 
 /// Reads the log in a folder, and makes its first segment if there is none. What it found is on the disk when it
-/// returns: it may have been in the memory of the kernel alone.
+/// returns, and nothing else is.
 pub(super) fn recover(folder: &Path) -> Result<State, DiskError> {
     let unfinished = folder.join(UNFINISHED);
     fs::remove_file(&unfinished)
@@ -31,19 +32,23 @@ pub(super) fn recover(folder: &Path) -> Result<State, DiskError> {
     let mut index = Index::default();
     let mut sealed = BTreeMap::new();
     let mut newest: Option<Opened> = None;
-    for sequence in sequences(folder)? {
-        let opened = open(folder, sequence, &mut index)?;
+    let sequences = sequences(folder)?;
+    let mut newest_bytes = Vec::new();
+    for sequence in &sequences {
+        let (opened, bytes) = open(folder, *sequence, &mut index)?;
         if let Some(before) = newest.take() {
             check_follows(folder, &before, &opened)?;
             seal(&mut sealed, before.segment);
         }
         newest = Some(opened);
+        if sequences.last() == Some(sequence) {
+            newest_bytes = bytes;
+        }
     }
     let newest = match newest {
         None => create(folder, 1, 0)?,
-        Some(last) => {
-            let path = path_of(folder, last.segment.sequence);
-            last.segment.file.sync_all().map_err(|error| io_error("syncing", &path, &error))?;
+        Some(mut last) => {
+            rewrite(folder, &mut last.segment, &newest_bytes)?;
             sync_folder(folder)?;
             if last.is_sealed {
                 let next = create(folder, last.segment.sequence + 1, last.segment.link)?;
@@ -55,6 +60,20 @@ pub(super) fn recover(folder: &Path) -> Result<State, DiskError> {
         }
     };
     Ok(State { index, sealed, newest })
+}
+
+/// Puts the records of the newest segment on the disk, and nothing behind them.
+///
+/// They may have been in the memory of the kernel alone. After a sync that failed it takes them for written, and would
+/// write them at no later one; so they are written again. What a torn write left behind them goes: were the record that
+/// is missing written again, byte for byte, it would lead on to what was behind it.
+fn rewrite(folder: &Path, segment: &mut Newest, bytes: &[u8]) -> Result<(), DiskError> {
+    let path = path_of(folder, segment.sequence);
+    let records = &bytes[..segment.end as usize];
+    let written = segment.file.write_all_at(records, 0).and_then(|()| segment.file.set_len(segment.end));
+    written.map_err(|error| io_error("writing", &path, &error))?;
+    segment.filled = segment.end;
+    segment.file.sync_all().map_err(|error| io_error("syncing", &path, &error))
 }
 
 fn seal(sealed: &mut BTreeMap<u64, Sealed>, segment: Newest) {
@@ -89,7 +108,8 @@ fn check_follows(folder: &Path, before: &Opened, next: &Opened) -> Result<(), Di
     Ok(())
 }
 
-fn open(folder: &Path, sequence: u64, index: &mut Index) -> Result<Opened, DiskError> {
+/// Also gives the bytes that it read.
+fn open(folder: &Path, sequence: u64, index: &mut Index) -> Result<(Opened, Vec<u8>), DiskError> {
     let path = path_of(folder, sequence);
     let (file, bytes) = load(&path).map_err(|error| io_error("reading", &path, &error))?;
     let malformed = |error: Malformed| damaged(&path, &error);
@@ -116,7 +136,7 @@ fn open(folder: &Path, sequence: u64, index: &mut Index) -> Result<Opened, DiskE
     if bytes[segment.end as usize..].iter().any(|byte| *byte != 0) {
         tracing::info!(path = %path.display(), end = segment.end, "what was being written to the log is not there");
     }
-    Ok(opened)
+    Ok((opened, bytes))
 }
 
 fn load(path: &Path) -> io::Result<(File, Vec<u8>)> {

@@ -98,14 +98,33 @@ fn what_lies_behind_a_torn_write_does_not_come_back() {
     file.write_all_at(&[0; 8], torn).expect("torn");
     let log = SegmentLog::open(folder.path()).expect("opens");
     assert_eq!(count(&log, BYTES), 3);
-    // As long as the one that was torn, so that the next record begins where it began before.
-    let mut other = LogBatch::of(group(1));
-    other.append(3, vec![vec![7; BYTES]]).put("last", 3u64.to_le_bytes());
-    log.apply(other).expect("applied");
-    log.sync().expect("synced");
+    // The very record that was torn: the next one was written behind it.
+    write(&log, 3..4, BYTES);
     drop(log);
-    let log = SegmentLog::open(folder.path()).expect("opens again");
-    assert_eq!(log.last(group(1)).expect("readable"), Some((3, vec![7; BYTES])));
+    assert_eq!(count(&SegmentLog::open(folder.path()).expect("opens again"), BYTES), 4);
+}
+
+/// Goal: opening writes what it found, so that it is on the disk also after a sync that failed, and cuts off the rest.
+#[test]
+fn opening_leaves_the_records_of_the_newest_segment_and_nothing_else() {
+    const BYTES: usize = 40;
+    let folder = TempDir::new().expect("a folder");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    write(&log, 0..3, BYTES);
+    let end = end(&log);
+    drop(log);
+    let path = segments(folder.path()).pop().expect("there is one");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    OpenOptions::new().write(true).open(&path).and_then(|file| file.set_modified(long_ago)).expect("set");
+    assert!(fs::metadata(&path).expect("there").len() > end, "it was filled ahead");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    let found = fs::metadata(&path).expect("there");
+    assert_eq!(found.len(), end);
+    assert_ne!(found.modified().expect("known"), long_ago, "nothing was written");
+    assert_eq!(count(&log, BYTES), 3);
+    write(&log, 3..400, BYTES);
+    drop(log);
+    assert_eq!(count(&SegmentLog::open(folder.path()).expect("opens again"), BYTES), 400);
 }
 
 /// A log of three segments and more, whose entries are all in use.
