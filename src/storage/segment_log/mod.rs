@@ -184,7 +184,13 @@ impl SegmentLog {
         let seal = record::encode_seal(state.newest.link);
         self.write(&mut state.newest, &seal)?;
         self.synced(state.newest.file.sync_data())?;
-        let next = create(&self.folder, state.newest.sequence + 1, seal.link)?;
+        let next = self.written("creating a segment", begin(&self.folder, state.newest.sequence + 1, seal.link))?;
+        // From here on the next start may find the new segment: nothing may be written over the seal any more.
+        finish(&self.folder, next.sequence).inspect_err(|_| {
+            self.broken.store(true, Ordering::Release);
+            // It need not be there, and if it stays it is empty and follows the seal.
+            let _ = fs::remove_file(path_of(&self.folder, next.sequence));
+        })?;
         let bytes = state.newest.end + seal.bytes.len() as u64;
         let full = std::mem::replace(&mut state.newest, next);
         state.sealed.insert(full.sequence, Sealed { file: full.file, bytes });
@@ -333,16 +339,28 @@ fn path_of(folder: &Path, sequence: u64) -> PathBuf {
 
 /// Makes an empty segment, which is there whole or not at all.
 fn create(folder: &Path, sequence: u64, link: u32) -> Result<Newest, DiskError> {
-    let (unfinished, path) = (folder.join(UNFINISHED), path_of(folder, sequence));
-    let fault = |error: io::Error| io_error("creating a segment", &path, &error);
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished);
-    let file = options.map_err(fault)?;
+    let begun = begin(folder, sequence, link);
+    let created = begun.map_err(|error| io_error("creating a segment", &path_of(folder, sequence), &error))?;
+    finish(folder, sequence)?;
+    Ok(created)
+}
+
+/// Writes the header of an empty segment, which is not in the log yet.
+fn begin(folder: &Path, sequence: u64, link: u32) -> io::Result<Newest> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).open(folder.join(UNFINISHED))?;
     let (header, link) = record::header(sequence, link);
-    file.write_all_at(&header, 0).and_then(|()| file.sync_all()).map_err(fault)?;
-    fs::rename(&unfinished, &path).map_err(fault)?;
-    sync_folder(folder)?;
+    file.write_all_at(&header, 0)?;
+    file.sync_all()?;
     let end = HEADER_BYTES as u64;
     Ok(Newest { sequence, file: Arc::new(file), end, link, filled: end })
+}
+
+/// Gives the segment that was begun its name.
+fn finish(folder: &Path, sequence: u64) -> Result<(), DiskError> {
+    let path = path_of(folder, sequence);
+    fs::rename(folder.join(UNFINISHED), &path).map_err(|error| io_error("creating a segment", &path, &error))?;
+    sync_folder(folder)
 }
 
 fn read_stored(folder: &Path, file: &File, location: Location) -> Result<Vec<u8>, DiskError> {

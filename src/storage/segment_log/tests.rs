@@ -180,6 +180,35 @@ fn a_log_without_the_segment_behind_a_full_one_goes_on() {
     assert_eq!(count(&SegmentLog::open(folder.path()).expect("opens again"), bytes), kept + 60);
 }
 
+/// Goal: a log that could not begin its next segment takes nothing more, and opens again with what it had: nothing is
+/// written over its seal. Method: a folder lies where a file is to be created, or where it is to get its name.
+#[test]
+fn a_log_that_cannot_go_on_in_another_segment_takes_nothing_more() {
+    const BYTES: usize = 100_000;
+    let folder = TempDir::new().expect("a folder");
+    for (number, is_named) in [false, true].into_iter().enumerate() {
+        let place = folder.path().join(number.to_string());
+        let log = SegmentLog::open(&place).expect("opens");
+        let obstacle = if is_named { path_of(&place, 2) } else { place.join(UNFINISHED) };
+        fs::create_dir_all(obstacle.join("in the way")).expect("created");
+        let mut written = 0;
+        while log.apply(batch(written, BYTES)).is_ok() {
+            written += 1;
+        }
+        assert!(written * BYTES as u64 > SEGMENT_BYTES - 2 * BYTES as u64, "{written} entries");
+        let mut small = LogBatch::of(group(1));
+        small.put("small", "fits into the first segment");
+        assert!(log.apply(small).is_err() && log.sync().is_err(), "{written} entries");
+        drop(log);
+        fs::remove_dir_all(&obstacle).expect("removed");
+        let log = SegmentLog::open(&place).expect("opens again");
+        assert_eq!(count(&log, BYTES), written);
+        write(&log, written..written + 60, BYTES);
+        drop(log);
+        assert_eq!(count(&SegmentLog::open(&place).expect("opens again"), BYTES), written + 60);
+    }
+}
+
 /// Goal: a log that is written for long stays about as large as what is in use, beside a group that wrote once.
 #[test]
 fn a_log_that_is_purged_stays_small() {
