@@ -72,6 +72,9 @@ const UNFINISHED: &str = "unfinished";
 pub struct SegmentLog {
     folder: PathBuf,
     state: Mutex<State>,
+    /// Held during a sync. The kernel tells of pages that it could not write once: of two syncs of a file at a time, only
+    /// one may hear of it.
+    syncing: Mutex<()>,
     /// Set by a failed write or sync: what is on the disk is not known any more.
     broken: AtomicBool,
 }
@@ -107,7 +110,8 @@ impl SegmentLog {
             sync_folder(parent)?;
         }
         let state = recover::recover(folder)?;
-        Ok(Self { folder: folder.to_owned(), state: Mutex::new(state), broken: AtomicBool::new(false) })
+        let (state, syncing, broken) = (Mutex::new(state), Mutex::new(()), AtomicBool::new(false));
+        Ok(Self { folder: folder.to_owned(), state, syncing, broken })
     }
 
     fn require_whole(&self) -> Result<(), DiskError> {
@@ -131,9 +135,12 @@ impl SegmentLog {
         })
     }
 
-    /// What is left of a sync that failed is unknown, whatever the reason.
-    fn synced(&self, result: io::Result<()>) -> Result<(), DiskError> {
-        result.map_err(|error| {
+    /// Syncs one file, unless a write or a sync failed before. What is left of a sync that failed is unknown, whatever
+    /// the reason.
+    fn sync_with(&self, sync: impl FnOnce() -> io::Result<()>) -> Result<(), DiskError> {
+        let _one_at_a_time = self.syncing.lock();
+        self.require_whole()?;
+        sync().map_err(|error| {
             self.broken.store(true, Ordering::Release);
             io_error("syncing", &self.folder, &error)
         })
@@ -183,7 +190,7 @@ impl SegmentLog {
     fn rotate(&self, state: &mut State) -> Result<(), DiskError> {
         let seal = record::encode_seal(state.newest.link);
         self.write(&mut state.newest, &seal)?;
-        self.synced(state.newest.file.sync_data())?;
+        self.sync_with(|| state.newest.file.sync_data())?;
         let next = self.written("creating a segment", begin(&self.folder, state.newest.sequence + 1, seal.link))?;
         // From here on the next start may find the new segment: nothing may be written over the seal any more.
         finish(&self.folder, next.sequence).inspect_err(|_| {
@@ -292,10 +299,9 @@ impl LogEngine for SegmentLog {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        self.require_whole()?;
         // A segment that is sealed meanwhile is synced by whoever seals it.
         let file = self.state.lock().newest.file.clone();
-        self.synced(file.sync_data())?;
+        self.sync_with(|| file.sync_data())?;
         self.require_whole()
     }
 

@@ -209,6 +209,33 @@ fn a_log_that_cannot_go_on_in_another_segment_takes_nothing_more() {
     }
 }
 
+/// Goal: once a sync failed, no other one that was asked for meanwhile says that all is well.
+#[test]
+fn a_sync_that_waits_for_one_that_fails_fails_as_well() {
+    let folder = TempDir::new().expect("a folder");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (fail, may_fail) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let log = &log;
+        let first = scope.spawn(move || {
+            log.sync_with(|| {
+                begun.send(()).expect("awaited");
+                may_fail.recv().expect("told");
+                Err(io::Error::other("told to fail"))
+            })
+        });
+        has_begun.recv().expect("it begins");
+        let second = scope.spawn(move || log.sync());
+        // It would have succeeded by then, were it not held up.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!second.is_finished());
+        fail.send(()).expect("awaited");
+        assert!(first.join().expect("no panic").is_err());
+        assert!(second.join().expect("no panic").is_err());
+    });
+}
+
 /// Goal: a log that is written for long stays about as large as what is in use, beside a group that wrote once.
 #[test]
 fn a_log_that_is_purged_stays_small() {
