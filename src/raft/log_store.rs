@@ -205,7 +205,7 @@ impl LogStore {
 
     /// Written without a sync: a log that was synced says so again.
     pub fn set_named(&self) -> Result<(), DiskError> {
-        self.storage.log().apply(self.value_batch(NAMED, true))
+        self.storage.append_unsynced(self.value_batch(NAMED, true))
     }
 
     pub fn purged(&self) -> Result<Option<LogId>, DiskError> {
@@ -337,7 +337,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // and whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
         let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
-            let applied = self.fault.record_fault(self.storage.log().apply(batch));
+            let applied = self.fault.record_fault(self.storage.append_unsynced(batch));
             return applied.map_err(|error| StorageIoError::write_vote(&error).into());
         }
         let began = tokio::time::Instant::now();
@@ -360,7 +360,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let batch = self.value_batch(COMMITTED, committed);
-        self.fault.record_fault(self.storage.log().apply(batch)).map_err(write_error)?;
+        self.fault.record_fault(self.storage.append_unsynced(batch)).map_err(write_error)?;
         self.committed.fetch_max(committed.map_or(0, |committed| committed.index), Ordering::AcqRel);
         Ok(())
     }
@@ -446,6 +446,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Ok(());
         }
         // Not synced: after a crash the entries may be there again, which is harmless.
-        self.fault.record_fault(self.storage.log().apply(self.purge_batch(log_id))).map_err(write_error)
+        self.fault.record_fault(self.storage.append_unsynced(self.purge_batch(log_id))).map_err(write_error)
     }
 }

@@ -109,6 +109,28 @@ impl GroupCommit {
         self.apply(apply, permit, done)
     }
 
+    /// Applies a write that waits for no sync: a later one makes it durable.
+    pub(super) fn write_unsynced(&self, apply: impl FnOnce() -> Result<(), DiskError>) -> Result<(), DiskError> {
+        self.require_no_failure()?;
+        // Without a permit a sync comes in any case, or there is no actor any more.
+        apply().inspect_err(|error| self.check_after(error, self.tickets.try_reserve().ok()))
+    }
+
+    fn require_no_failure(&self) -> Result<(), DiskError> {
+        match &*self.fatal.borrow() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the store synced after a write that failed: if it has no future, the sync says so, and the node stops.
+    fn check_after(&self, error: &DiskError, permit: Option<Permit<'_, Ticket>>) {
+        if let Some(permit) = permit.filter(|_| !matches!(error, DiskError::Full { .. })) {
+            self.counters.metrics.waiting.inc();
+            permit.send(Ticket { done: Box::new(|_| ()) });
+        }
+    }
+
     /// Applies the write and queues its ticket. Without a place in the queue the actor has closed with the node: those
     /// who close after it sync for themselves.
     fn apply(
@@ -117,10 +139,11 @@ impl GroupCommit {
         permit: Option<Permit<'_, Ticket>>,
         mut done: Done,
     ) -> Result<(), DiskError> {
-        if let Some(error) = &*self.fatal.borrow() {
-            return Err(error.clone());
+        self.require_no_failure()?;
+        if let Err(error) = apply() {
+            self.check_after(&error, permit);
+            return Err(error);
         }
-        apply()?;
         self.counters.wrote();
         failpoint(Failpoint::WriteApplied, &mut done);
         match permit {

@@ -15,7 +15,7 @@
 //!
 //! A sync that fails is the end of this node's promises: after a failed fsync nobody knows what is on the disk. Every
 //! waiting write and every later one gets the error, nothing is tried again, and [`Storage::fatal`] tells whoever runs
-//! the node to stop it. A disk without room, in contrast, refuses a batch before it is applied, and the node goes on.
+//! the node to stop it. After a write that failed the store is synced, which tells whether it has come to that. A disk without room, in contrast, refuses a batch before it is applied, and the node goes on.
 
 mod actor;
 mod dir_files;
@@ -119,6 +119,12 @@ impl Storage {
         done: impl FnOnce(Result<(), DiskError>) + Send + 'static,
     ) -> Result<(), DiskError> {
         self.log.write_then(|| self.disk.log.apply(batch), Box::new(done))
+    }
+
+    /// Applies the batch to the log, visible to readers when this returns. It is durable with whatever is appended
+    /// after it.
+    pub fn append_unsynced(&self, batch: LogBatch) -> Result<(), DiskError> {
+        self.log.write_unsynced(|| self.disk.log.apply(batch))
     }
 
     /// Becomes `Some` when a store could not be synced: the node must stop.

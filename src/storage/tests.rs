@@ -311,6 +311,34 @@ async fn the_log_and_the_records_are_synced_apart_and_end_together() {
     tasks.close().await;
 }
 
+/// Goal: a log that has no future stops the node, whoever met the write that failed. Method: a folder lies where the
+/// next segment is to be created.
+#[tokio::test]
+async fn a_failed_write_to_the_log_stops_the_node() {
+    for is_synced in [true, false] {
+        let tasks = TaskGroup::threaded();
+        let (folder, _kv, storage) = gated(&tasks).await;
+        let mut fatal = storage.fatal();
+        fs::create_dir_all(folder.path().join("log/unfinished/in the way")).expect("created");
+        let failed = loop {
+            let mut batch = LogBatch::of(QuorumId([1; 16]));
+            batch.append(1, vec![vec![7; 1024 * 1024]]);
+            let written = match is_synced {
+                true => storage.append(batch).await,
+                false => storage.append_unsynced(batch),
+            };
+            if let Err(error) = written {
+                break error;
+            }
+            assert_eq!(*fatal.borrow(), None);
+        };
+        assert!(failed.to_string().contains("creating a segment"), "{failed}");
+        let told = tokio::time::timeout(Duration::from_secs(30), fatal.wait_for(Option::is_some)).await;
+        assert!(told.is_ok_and(|told| told.is_ok()), "the node goes on");
+        tasks.close().await;
+    }
+}
+
 #[tokio::test]
 async fn writes_after_closing_are_still_synced() {
     let tasks = TaskGroup::threaded();
