@@ -61,7 +61,13 @@ impl LogBatch {
     pub fn has_entries(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, LogOp::Append { .. }))
     }
-    /// Bytes of entries, keys and values that it would add; a batch that adds none makes room on a full disk.
+    /// Whether a disk without room refuses it: it adds something, and is not there to make room. What a purge notes
+    /// about itself takes less than it gives back.
+    pub fn needs_room(&self) -> bool {
+        let deletes = |op: &LogOp| matches!(op, LogOp::Truncate { .. } | LogOp::Purge { .. } | LogOp::Drop);
+        self.has_entries() || (self.bytes_added() > 0 && !self.ops.iter().any(deletes))
+    }
+    /// Bytes of entries, keys and values that it would add.
     pub fn bytes_added(&self) -> usize {
         let added = |op: &LogOp| match op {
             LogOp::Append { entries, .. } => entries.iter().map(Vec::len).sum(),

@@ -123,9 +123,8 @@ impl LogEngine for FaultyLog {
         self.below.groups()
     }
     fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
-        let added = batch.bytes_added();
-        if added > 0 {
-            self.faults.require_room("the log", added)?;
+        if batch.needs_room() {
+            self.faults.require_room("the log", batch.bytes_added())?;
         }
         self.below.apply(batch)
     }

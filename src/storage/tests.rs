@@ -128,6 +128,13 @@ async fn injected_faults_come_and_go() {
     room.delete("t", "k");
     storage.write(room).await.expect("a full disk still deletes");
 
+    let mut purge = LogBatch::of(QuorumId([1; 16]));
+    purge.put("purged", "9").purge(9);
+    storage.append(purge).await.expect("a purge makes room");
+    let mut vote = LogBatch::of(QuorumId([1; 16]));
+    vote.put("vote", "1");
+    assert!(matches!(storage.append(vote).await, Err(DiskError::Full { .. })));
+
     faults.set_full(false);
     storage.write(put("t", b"k", b"3")).await.expect("there is room again");
     faults.set_flip_bits(true);

@@ -59,7 +59,10 @@ const SLACK_BYTES: u64 = 4 * SEGMENT_BYTES;
 /// What one step of a compaction writes anew, in bytes, about: writers wait meanwhile.
 const STEP_BYTES: u64 = 512 * 1024;
 
-/// Room that must be left on the disk for a batch that adds entries, in bytes: what deletes some must still fit.
+/// Segments that one step of a compaction removes, each with a sync of the folder: writers wait meanwhile.
+const REMOVED_PER_STEP_MAX: usize = 4;
+
+/// Room that must be left on the disk for a batch that does not make some, in bytes: what deletes some must still fit.
 const FREE_BYTES_MIN: u64 = 2 * SEGMENT_BYTES;
 
 /// How the names of segments end, behind their number in hexadecimal.
@@ -179,7 +182,11 @@ impl SegmentLog {
             while newest.filled < filled {
                 let step = FILL_STEP_BYTES - newest.filled % FILL_STEP_BYTES;
                 let zeros = &[0; FILL_STEP_BYTES as usize][..step as usize];
-                self.written("writing", newest.file.write_all_at(zeros, newest.filled))?;
+                match self.written("writing", newest.file.write_all_at(zeros, newest.filled)) {
+                    // There is room for the record, if not for what is to follow it.
+                    Err(DiskError::Full { .. }) if newest.filled >= end => break,
+                    filled => filled?,
+                }
                 newest.filled += step;
             }
         }
@@ -248,9 +255,9 @@ impl SegmentLog {
         Ok(true)
     }
 
-    /// Removes the oldest segments in which nothing is in use.
+    /// Removes some of the oldest segments in which nothing is in use.
     fn remove_unused(&self) -> Result<bool, DiskError> {
-        let unused: Vec<u64> = self.state.lock().unused().collect();
+        let unused: Vec<u64> = self.state.lock().unused().take(REMOVED_PER_STEP_MAX).collect();
         if unused.is_empty() {
             return Ok(false);
         }
@@ -289,9 +296,8 @@ impl LogEngine for SegmentLog {
     }
 
     fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
-        let added = batch.bytes_added() as u64;
-        if added > 0 {
-            require_space(&self.folder, added, FREE_BYTES_MIN)?;
+        if batch.needs_room() {
+            require_space(&self.folder, batch.bytes_added() as u64, FREE_BYTES_MIN)?;
         }
         let mut state = self.state.lock();
         self.require_whole()?;

@@ -209,6 +209,26 @@ fn a_log_that_cannot_go_on_in_another_segment_takes_nothing_more() {
     }
 }
 
+/// Goal: no writer waits for more than a few removals, however much was deleted at once.
+#[test]
+fn a_step_of_a_compaction_removes_few_segments() {
+    const BYTES: usize = 2 * 1024 * 1024;
+    let folder = TempDir::new().expect("a folder");
+    let log = SegmentLog::open(folder.path()).expect("opens");
+    write(&log, 0..30, BYTES);
+    let mut purge = LogBatch::of(group(1));
+    purge.purge(29);
+    log.apply(purge).expect("applied");
+    let mut left = segments(folder.path()).len();
+    assert!(left > 3 * REMOVED_PER_STEP_MAX, "{left} segments");
+    while log.compact().expect("compacted") {
+        let now = segments(folder.path()).len();
+        assert!(left - now <= REMOVED_PER_STEP_MAX, "{} segments in one step", left - now);
+        left = now;
+    }
+    assert!(left <= 2, "{left} segments are left");
+}
+
 /// Goal: once a sync failed, no other one that was asked for meanwhile says that all is well.
 #[test]
 fn a_sync_that_waits_for_one_that_fails_fails_as_well() {

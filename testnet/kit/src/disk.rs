@@ -376,7 +376,7 @@ impl LogEngine for Mount {
 
     fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
         let mut platter = self.platter()?;
-        if batch.bytes_added() > 0 {
+        if batch.needs_room() {
             platter.require_room(batch.bytes_added())?;
         }
         platter.counts.batches += 1;
@@ -504,6 +504,21 @@ mod tests {
             lost_some |= keys.len() < 6;
         }
         assert!(lost_some, "no crash of fifty lost anything");
+    }
+
+    /// Goal: a full disk takes what makes room, also when that says what it did.
+    #[test]
+    fn a_full_disk_takes_a_purge_and_no_entry() {
+        let disk = MemoryDisk::default();
+        let log = disk.mount().log;
+        let batch = || LogBatch::of(QuorumId([1; 16]));
+        log.apply(batch().append(1, vec![b"entry".to_vec()]).clone()).expect("applied");
+        disk.set_full(true);
+        log.apply(batch().put("purged", "1").purge(1).clone()).expect("makes room");
+        for refused in [batch().put("vote", "1").clone(), batch().append(2, vec![vec![2]]).purge(1).clone()] {
+            assert!(matches!(log.apply(refused), Err(DiskError::Full { .. })));
+        }
+        assert_eq!(log.last(QuorumId([1; 16])).expect("readable"), None);
     }
 
     #[test]
