@@ -353,8 +353,9 @@ impl Group {
     pub async fn confirm_lead(self: &Arc<Self>) -> Result<(), QuorumError> {
         self.check_leading()?;
         // openraft's own deadline ends the asking; waiting for the state machine has none of its own.
-        let (group, deadline) = (self.clone(), 2 * self.append_deadline());
-        let confirm = move || {
+        let (group, timed) = (self.clone(), self.clone());
+        let deadline = move || 2 * timed.append_deadline();
+        let confirm = move |deadline| {
             let group = group.clone();
             async move { group.confirm_lead_within(deadline).await }
         };

@@ -43,8 +43,13 @@ impl SharedReads {
         Self { quorum, tasks, waiting: Arc::default() }
     }
 
-    /// The outcome of a confirmation that began after this call. `confirm` makes one, within the deadline.
-    pub async fn confirm<F>(&self, deadline: Duration, confirm: impl Fn() -> F + Send + 'static) -> Outcome
+    /// The outcome of a confirmation that began after this call. `confirm` makes one, within the deadline as it is then:
+    /// reads may follow each other for hours.
+    pub async fn confirm<F>(
+        &self,
+        deadline: impl Fn() -> Duration + Send + 'static,
+        confirm: impl Fn(Duration) -> F + Send + 'static,
+    ) -> Outcome
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
@@ -61,19 +66,24 @@ impl SharedReads {
         };
         if is_first {
             // A task of its own: who asked first may give up before the others.
-            self.tasks.spawn(self.clone().run_rounds(deadline / ROUNDS_MAX, confirm));
+            self.tasks.spawn(self.clone().run_rounds(deadline, confirm));
         }
         // The node ends, or a confirmation panicked.
         receive.await.unwrap_or(Err(QuorumError::Unknown { after: Duration::ZERO, reason: None }))
     }
 
-    async fn run_rounds<F: Future<Output = Outcome>>(self, interval: Duration, confirm: impl Fn() -> F) {
+    async fn run_rounds<F: Future<Output = Outcome>>(
+        self,
+        deadline: impl Fn() -> Duration,
+        confirm: impl Fn(Duration) -> F,
+    ) {
         let mut running = Running { reads: self, armed: true };
         let mut under_way = FuturesUnordered::new();
         loop {
+            let deadline = deadline();
             match running.reads.next_round(under_way.is_empty()) {
                 Some(waiting) => {
-                    let confirmed = confirm();
+                    let confirmed = confirm(deadline);
                     under_way.push(async {
                         let outcome = confirmed.await;
                         waiting.into_iter().for_each(|waiting| drop(waiting.send(outcome.clone())));
@@ -85,7 +95,7 @@ impl SharedReads {
             tokio::select! {
                 biased;
                 Some(()) = under_way.next() => (),
-                () = tokio::time::sleep(interval) => (),
+                () = tokio::time::sleep(deadline / ROUNDS_MAX) => (),
             }
         }
     }
@@ -142,14 +152,14 @@ mod tests {
             async move {
                 tokio::time::sleep(Duration::from_micros(100 * number)).await;
                 let (asked_at, rounds) = (Instant::now(), begun.clone());
-                let confirm = move || {
+                let confirm = move |_| {
                     rounds.lock().push(Instant::now());
                     async {
                         tokio::time::sleep(TRIP).await;
                         Ok(())
                     }
                 };
-                assert!(reads.confirm(DEADLINE, confirm).await.is_ok());
+                assert!(reads.confirm(|| DEADLINE, confirm).await.is_ok());
                 let answered_at = Instant::now();
                 let proof = |at: &Instant| *at >= asked_at && *at + TRIP <= answered_at;
                 assert!(begun.lock().iter().any(proof), "asked {asked_at:?}, answered {answered_at:?}");
@@ -171,7 +181,7 @@ mod tests {
             async move {
                 tokio::time::sleep(Duration::from_millis(number)).await;
                 let begun = Arc::new(Mutex::new(0));
-                let confirm = move || {
+                let confirm = move |_| {
                     let mut begun = begun.lock();
                     *begun += 1;
                     let hangs = *begun == 1;
@@ -181,7 +191,7 @@ mod tests {
                     }
                 };
                 let asked_at = Instant::now();
-                let outcome = reads.confirm(DEADLINE, confirm).await;
+                let outcome = reads.confirm(|| DEADLINE, confirm).await;
                 (outcome.is_ok(), asked_at.elapsed())
             }
         };
@@ -192,8 +202,35 @@ mod tests {
             assert!(!panics, "planted");
             Ok(())
         };
-        let panicked = reads.confirm(DEADLINE, move || confirm(true)).await;
+        let panicked = reads.confirm(|| DEADLINE, move |_| confirm(true)).await;
         assert!(matches!(panicked, Err(QuorumError::Unknown { .. })));
         assert!(ask(0).await.0);
+    }
+
+    /// Goal: a link that became slower is given the time that it takes now, also while reads never cease.
+    #[tokio::test(start_paused = true)]
+    async fn a_confirmation_has_the_deadline_of_when_it_begins() {
+        let reads = reads();
+        let (now, given) = (Arc::new(Mutex::new(DEADLINE)), Arc::new(Mutex::new(Vec::new())));
+        let ask = || {
+            let (now, given) = (now.clone(), given.clone());
+            let confirm = move |deadline| {
+                given.lock().push(deadline);
+                async {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Ok(())
+                }
+            };
+            reads.confirm(move || *now.lock(), confirm)
+        };
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            *now.lock() = 10 * DEADLINE;
+            // Before the first round ends, so that the task of the first asker goes on with this one.
+            ask().await
+        };
+        let (first, later) = tokio::join!(ask(), later);
+        assert!(first.is_ok() && later.is_ok());
+        assert_eq!(*given.lock(), [DEADLINE, 10 * DEADLINE]);
     }
 }

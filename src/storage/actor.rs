@@ -16,6 +16,9 @@ use crate::seams::{DiskError, Failpoint, Kv, LogEngine, TaskGroup, failpoint, ru
 /// Most tickets that one sync serves. More than a node's callers have open at once; it bounds one turn of the loop.
 const TICKETS_PER_SYNC_MAX: usize = 4096;
 
+/// After a compaction that failed: what it met may be purged one day, and until then each try would meet it again.
+pub(super) const COMPACTION_PAUSE: Duration = Duration::from_secs(60);
+
 /// What is synced.
 #[derive(Clone)]
 pub(super) enum Store {
@@ -72,7 +75,7 @@ impl GroupCommit {
             fatal,
             counters: counters.clone(),
             shutdown: tasks.shutdown_token(),
-            compacts: true,
+            compacts_from: Instant::now(),
         };
         drop(tasks.spawn(actor.run()));
         Self { store, tickets, fatal: told, counters }
@@ -165,8 +168,8 @@ struct Actor {
     fatal: watch::Sender<Option<DiskError>>,
     counters: Arc<Counters>,
     shutdown: CancellationToken,
-    /// Until a compaction fails.
-    compacts: bool,
+    /// Later than now once a compaction failed.
+    compacts_from: Instant,
 }
 
 impl Actor {
@@ -218,15 +221,15 @@ impl Actor {
     /// Gives room back while nobody waits, and some of it in any case: who waited has been answered.
     async fn compact(&mut self) {
         let Store::Log(log) = &self.store else { return };
-        while self.compacts && log.wants_compaction() {
+        while self.compacts_from <= Instant::now() && log.wants_compaction() {
             let step = log.clone();
             match run_blocking(move || step.compact()).await {
                 Ok(true) if self.tickets.is_empty() => (),
                 // What it writes anew needs room, too: there is some once something else was deleted.
                 Ok(_) | Err(DiskError::Full { .. }) => return,
                 Err(error) => {
-                    tracing::error!(%error, "the log cannot be compacted: it grows until the node is restarted");
-                    self.compacts = false;
+                    tracing::error!(%error, "the log cannot be compacted: it grows until what was met is purged");
+                    self.compacts_from = Instant::now() + COMPACTION_PAUSE;
                 }
             }
         }

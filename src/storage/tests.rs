@@ -11,6 +11,7 @@ use super::faults::DiskFaults;
 use super::test_machine::copy_folder;
 use super::*;
 use crate::seams::TaskGroup;
+use crate::seams::log_engine::LogEntry;
 use crate::testing::metrics::value;
 
 fn put(tree: &str, key: &[u8], value: &[u8]) -> KvBatch {
@@ -344,6 +345,69 @@ async fn a_failed_write_to_the_log_stops_the_node() {
         assert!(told.is_ok_and(|told| told.is_ok()), "the node goes on");
         tasks.close().await;
     }
+}
+
+/// A log whose first compaction fails, and that wants to be compacted until one has not.
+struct CompactedLog {
+    below: SegmentLog,
+    asked: AtomicU64,
+}
+
+impl LogEngine for CompactedLog {
+    fn entries(&self, group: QuorumId, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, DiskError> {
+        self.below.entries(group, from, to, bytes_max)
+    }
+    fn last(&self, group: QuorumId) -> Result<Option<LogEntry>, DiskError> {
+        self.below.last(group)
+    }
+    fn get(&self, group: QuorumId, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.below.get(group, key)
+    }
+    fn groups(&self) -> Result<Vec<QuorumId>, DiskError> {
+        self.below.groups()
+    }
+    fn apply(&self, batch: LogBatch) -> Result<(), DiskError> {
+        self.below.apply(batch)
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        self.below.sync()
+    }
+    fn wants_compaction(&self) -> bool {
+        self.asked.load(Ordering::SeqCst) < 2
+    }
+    fn compact(&self) -> Result<bool, DiskError> {
+        match self.asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(DiskError::Damaged { place: "an entry".into(), reason: "told so".into() }),
+            _ => Ok(true),
+        }
+    }
+}
+
+/// Goal: an entry that cannot be read ends no compaction for good, and is not asked for at every sync.
+#[tokio::test(start_paused = true)]
+async fn a_compaction_that_failed_is_tried_again_after_a_pause() {
+    let folder = TempDir::new().expect("folder");
+    let below = SegmentLog::open(&folder.path().join("log")).expect("opens");
+    let log = Arc::new(CompactedLog { below, asked: AtomicU64::new(0) });
+    let files = Arc::new(DirFiles::open(folder.path()).expect("opens"));
+    let tasks = TaskGroup::inline();
+    let kv = Arc::new(GatedKv::default());
+    let storage = tasks.scope(async { Storage::start(Disk { kv, log: log.clone(), files }) }).await;
+    let append = |index| {
+        let mut batch = LogBatch::of(QuorumId([1; 16]));
+        batch.append(index, vec![vec![1]]);
+        storage.append(batch)
+    };
+    for index in 0..5 {
+        append(index).await.expect("synced");
+    }
+    assert_eq!(log.asked.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(super::actor::COMPACTION_PAUSE).await;
+    append(5).await.expect("synced");
+    // What comes after a sync is done before the next one.
+    append(6).await.expect("synced");
+    assert_eq!(log.asked.load(Ordering::SeqCst), 2);
+    tasks.close().await;
 }
 
 #[tokio::test]
