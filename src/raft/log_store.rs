@@ -229,6 +229,7 @@ impl LogStore {
     /// it as well.
     pub async fn begin_behind_snapshot(&self) -> Result<(), DiskError> {
         let current = self.snapshots.current()?.and_then(|(meta, _)| meta.last_log_id);
+        self.snapshots.set_synced(current);
         let Some(snapshot) = current else { return Ok(()) };
         if self.purged()? >= Some(snapshot) {
             return Ok(());
@@ -441,8 +442,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.own_sync.replace();
         }
         // openraft asks for this while a snapshot is still being installed; whoever installs it purges then.
-        let snapshot = self.fault.record_fault(self.snapshots.current()).map_err(read_error)?;
-        if snapshot.and_then(|(meta, _)| meta.last_log_id) < Some(log_id) {
+        if self.snapshots.synced() < Some(log_id) {
             return Ok(());
         }
         // Not synced: after a crash the entries may be there again, which is harmless.

@@ -19,7 +19,7 @@ use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::types::{SnapshotList, SnapshotMeta};
+use super::types::{LogId, SnapshotList, SnapshotMeta};
 use crate::seams::{DiskError, KvBatch};
 use crate::storage::Storage;
 
@@ -61,13 +61,15 @@ pub fn name_of(bytes: &[u8]) -> Digest {
 pub struct SnapshotStore {
     storage: Storage,
     trees: Trees,
+    /// Where the newest snapshot ends that is known to be synced: one is the current one before it is.
+    synced: Arc<parking_lot::Mutex<Option<LogId>>>,
     /// Held while a snapshot is built here.
     pub building: Arc<Mutex<()>>,
 }
 
 impl SnapshotStore {
     pub fn new(storage: Storage, group: QuorumId) -> Self {
-        Self { storage, trees: Trees::of(group), building: Arc::default() }
+        Self { storage, trees: Trees::of(group), synced: Arc::default(), building: Arc::default() }
     }
 
     pub fn current(&self) -> Result<Option<(SnapshotMeta, SnapshotList)>, DiskError> {
@@ -76,6 +78,17 @@ impl SnapshotStore {
         current
             .map(|current| Some(current.0))
             .map_err(|error| DiskError::Damaged { place: self.trees.meta.to_string(), reason: error.to_string() })
+    }
+
+    /// Up to where the log may go.
+    pub fn synced(&self) -> Option<LogId> {
+        *self.synced.lock()
+    }
+
+    /// A snapshot that ends here is synced: it was just now, or a start found it.
+    pub fn set_synced(&self, last: Option<LogId>) {
+        let mut synced = self.synced.lock();
+        *synced = (*synced).max(last);
     }
 
     pub fn chunk(&self, name: Digest) -> Result<Option<Vec<u8>>, DiskError> {
@@ -148,6 +161,7 @@ impl SnapshotStore {
         let current = CurrentSnapshot((meta.clone(), list.clone()));
         batch.put(&self.trees.meta, SNAPSHOT, wire::encode_record(&current));
         self.storage.write(batch).await?;
+        self.set_synced(meta.last_log_id);
         self.delete_unnamed(&list.chunks.iter().collect())
     }
 
