@@ -15,7 +15,8 @@
 //!
 //! A sync that fails is the end of this node's promises: after a failed fsync nobody knows what is on the disk. Every
 //! waiting write and every later one gets the error, nothing is tried again, and [`Storage::fatal`] tells whoever runs
-//! the node to stop it. After a write that failed the store is synced, which tells whether it has come to that. A disk without room, in contrast, refuses a batch before it is applied, and the node goes on.
+//! the node to stop it. After a write that failed the store is synced, which tells whether it has come to that. A disk
+//! without room, in contrast, refuses a batch before it is applied, and the node goes on.
 
 mod actor;
 mod dir_files;
