@@ -43,8 +43,8 @@ impl SharedReads {
         Self { quorum, tasks, waiting: Arc::default() }
     }
 
-    /// The outcome of a confirmation that began after this call. `confirm` makes one, within the deadline as it is then:
-    /// reads may follow each other for hours.
+    /// The outcome of a confirmation that began after this call. `confirm` makes one, within the deadline as it is
+    /// then: reads may follow each other for hours.
     pub async fn confirm<F>(
         &self,
         deadline: impl Fn() -> Duration + Send + 'static,

@@ -8,8 +8,8 @@
 //!
 //! **Opening** reads every segment ([`recover`]). All but the newest must be whole, up to their seals; the newest ends
 //! where its records do. A torn batch is not there, nor is anything behind it; both are cut off, and what is left is
-//! written again before it is synced. That the end of a log was lost although it had been synced is seen by the quorums'
-//! marks, which are kept outside.
+//! written again before it is synced. That the end of a log was lost although it had been synced is seen by the
+//! quorums' marks, which are kept outside.
 //!
 //! **Giving room back.** The oldest segment goes once nothing in it is in use, with a sync before that: what deleted
 //! its entries must not be undone without it. When more than half of the log is of no use, what the oldest segment has
@@ -75,8 +75,8 @@ const UNFINISHED: &str = "unfinished";
 pub struct SegmentLog {
     folder: PathBuf,
     state: Mutex<State>,
-    /// Held during a sync. The kernel tells of pages that it could not write once: of two syncs of a file at a time, only
-    /// one may hear of it.
+    /// Held during a sync. The kernel tells of pages that it could not write once: of two syncs of a file at a time,
+    /// only one may hear of it.
     syncing: Mutex<()>,
     /// Set by a failed write or sync: what is on the disk is not known any more.
     broken: AtomicBool,
