@@ -1,6 +1,6 @@
 //! Raft's door: a peer that founded a quorum and is no member of it speaks raft to the members.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, PeerId};
 use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
@@ -19,17 +19,31 @@ const MEMBERS: usize = 3;
 /// A member that restarted leads or follows by then.
 const ELECTED_MAX: Duration = Duration::from_secs(15);
 
+/// Between two looks at what the members say.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The quorum commits through each of its members, which all name one primary of one term.
 async fn expect_whole(arena: &mut Arena, founded: &Founded, when: &str) -> Result<(u64, Option<PeerId>), Fault> {
-    let mut seen = Vec::new();
     for node in 1..=MEMBERS {
         let committed = Arena::wait(ELECTED_MAX, || async {
             arena.commit(node, founded.quorum, 1).await.ok().filter(|bench| bench.failed == 0)
         });
         let committed = committed.await;
         arena.require(committed.is_some(), || format!("{when} the quorum commits nothing through node {node}"));
-        let view = arena.view(node, founded.quorum).await?;
-        seen.push((view.info.term.0, view.info.primary));
+    }
+    // The node of a member that has just restarted passes a commit on before its member has heard of the term.
+    let mut seen = Vec::new();
+    let until = Instant::now() + ELECTED_MAX;
+    loop {
+        seen.clear();
+        for node in 1..=MEMBERS {
+            let view = arena.view(node, founded.quorum).await?;
+            seen.push((view.info.term.0, view.info.primary));
+        }
+        if seen.iter().all(|view| *view == seen[0]) || Instant::now() >= until {
+            break;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
     arena.require(seen.iter().all(|view| *view == seen[0]), || format!("{when} members differ: {seen:?}"));
     let peers = arena.peers();
