@@ -19,7 +19,8 @@ use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 /// Its name on the wire, where the two ends agree on a multiplexer.
 const NAME: &str = "/yamux/1.0.0";
 
-/// Streams per connection. What honest nodes open stays well below it: a few that are kept, and one for each piece and approval under way.
+/// Streams per connection. What honest nodes open stays well below it: a few that are kept, and one for each piece and
+/// approval under way.
 const STREAMS_MAX: usize = 256;
 
 /// What all windows of a connection together may grow beyond the 256 KiB that each stream begins with. Full speed takes

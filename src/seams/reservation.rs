@@ -32,7 +32,7 @@ pub struct Place(Places);
 
 impl Places {
     /// `None` when `limit` are taken.
-    pub fn take(&self, limit: usize) -> Option<Place> {
+    pub fn take_place(&self, limit: usize) -> Option<Place> {
         let more = |taken: usize| (taken < limit).then_some(taken + 1);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then(|| Place(self.clone()))
     }

@@ -38,9 +38,8 @@ pub(super) use asking::Question;
 pub(super) use behaviour::{Behaviour, Event};
 pub(super) use routes::Routes;
 
-/// The protocols whose questions share a stream.
-/// Those before others write first where a connection has one window for all streams, as QUIC has: heartbeats do not wait
-/// for bulk.
+/// The protocols whose questions share a stream. Those before others write first where a connection has one window for
+/// all streams, as QUIC has: heartbeats do not wait for bulk.
 pub(super) const PROTOCOLS: [Protocol; 4] = [Protocol::Liveness, Protocol::Raft, Protocol::Job, Protocol::Task];
 
 /// An answer of up to so many bytes is not accounted, at neither end: together they are few, and heartbeats are among

@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         if link.from == Link::Cut {
             return;
         }
-        let Some(place) = self.handled.take(HANDLED_FACTOR * self.protocol.in_flight_max()) else {
+        let Some(place) = self.handled.take_place(HANDLED_FACTOR * self.protocol.in_flight_max()) else {
             env.shared.metrics.dropped(self.protocol.name());
             return self.refuse(id);
         };
@@ -203,8 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         Ok(())
     }
 
-    /// An answer that cannot be sent is not denied either, since the question may have been carried out: its asker waits
-    /// in vain.
+    /// An answer that cannot be sent is not denied either, since the question may have been carried out: its asker
+    /// waits in vain.
     fn send_answer(&mut self, id: u64, frame: Frame, env: &Env) {
         let Some(served) = self.questions.get_mut(&id) else { return };
         let (largest, bytes) = (largest(self.protocol), frame.len());
