@@ -21,8 +21,8 @@ use crate::seams::run_blocking;
 /// Submissions that a node remembers: those that wait at two full primaries. About 100 bytes each.
 const REMEMBERED_MAX: usize = 2 * PROPOSALS_MAX;
 
-/// Signatures that are verified in a row, some 50 µs each. What is beyond them goes to other threads, so that one entry
-/// of many submits holds up no other task.
+/// Signatures verified in a row, some 50 µs each. What is beyond them goes to other threads, so that one entry of many
+/// submits holds up no other task.
 const RUN_MAX: usize = 8;
 
 /// What one node knows of signatures on submits. Clones share it.

@@ -138,7 +138,7 @@ impl Node {
     fn used(&self, protocol: Protocol) -> u64 {
         self.resources.used(Scope::Protocol(protocol.name())).memory_bytes
     }
-    fn take(&mut self) -> InboundRequest {
+    fn take_request(&mut self) -> InboundRequest {
         self.taken.try_recv().expect("a question has been handed over")
     }
 }
@@ -239,7 +239,7 @@ async fn questions_share_a_stream_and_are_answered_in_any_order() {
     let mut answers: Vec<Reply> =
         (0..sizes.len()).map(|at| pair.ask(Protocol::Raft, frame(at), Duration::from_secs(9)).1).collect();
     pair.drive(&mut node, |node| node.taken.len() == sizes.len()).await;
-    let mut requests: Vec<InboundRequest> = (0..sizes.len()).map(|_| node.take()).collect();
+    let mut requests: Vec<InboundRequest> = (0..sizes.len()).map(|_| node.take_request()).collect();
     let order: Vec<u8> = requests.iter().map(|request| request.frame.head[0]).collect();
     assert_eq!(order[..4], [0, 1, 3, 4], "small ones pass the large ones");
     let bytes: usize = requests.iter().map(|request| request.frame.len()).sum();
@@ -267,7 +267,7 @@ async fn questions_that_came_meanwhile_leave_in_one_write() {
     let _answers: Vec<(u64, Reply)> = (0..100).map(ask).collect();
     pair.settle(&node).await;
     assert_eq!(pair.questions.lock().writes, 1);
-    assert!((0..100).all(|number| node.take().frame.head[0] == number));
+    assert!((0..100).all(|number| node.take_request().frame.head[0] == number));
 }
 
 /// Goal: what one peer may have under way is bounded, and a cancellation frees its place before the next question.
@@ -380,7 +380,7 @@ async fn a_question_is_forgotten_when_its_asker_has_stopped_waiting() {
     let patience = Duration::from_millis(50);
     let (_, _complete) = pair.ask(Protocol::Raft, Frame::head(vec![1; 100]), patience);
     pair.drive(&mut node, |node| node.taken.len() == 1).await;
-    let request = node.take();
+    let request = node.take_request();
     // One that announces a mebibyte and sends a part of it.
     let mut outbox = Outbox::default();
     outbox.ask(77, 50, Bytes::from(vec![1; 1024 * 1024]), Bytes::new());
@@ -412,9 +412,9 @@ async fn a_dropped_reply_is_busy_and_the_others_go_on() {
     let (_, mut dropped) = pair.ask(PROTOCOL, Frame::head(vec![1]), Duration::from_secs(1));
     let (_, mut answered) = pair.ask(PROTOCOL, Frame::head(vec![2]), Duration::from_secs(1));
     pair.drive(&mut node, |node| node.taken.len() == 2).await;
-    drop(node.take());
+    drop(node.take_request());
     assert_eq!(pair.answer(&mut node, &mut dropped).await, Err(NetError::Busy { peer: SERVER }));
-    node.take().reply.send(Frame::head(vec![3]));
+    node.take_request().reply.send(Frame::head(vec![3]));
     assert_eq!(pair.answer(&mut node, &mut answered).await, Ok(Frame::head(vec![3])));
 }
 
@@ -425,7 +425,7 @@ async fn a_reply_dropped_by_a_node_that_ends_breaks_the_stream() {
     let (_, mut answer) = pair.ask(PROTOCOL, Frame::head(vec![1]), Duration::from_secs(1));
     pair.drive(&mut node, |node| node.taken.len() == 1).await;
     node.env.tasks.crash();
-    drop(node.take());
+    drop(node.take_request());
     assert_eq!(pair.answer(&mut node, &mut answer).await, Err(NetError::Broken { peer: SERVER }));
     assert!(pair.serving.is_none() && pair.misdeed.is_none());
 }
