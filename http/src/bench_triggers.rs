@@ -123,7 +123,7 @@ pub async fn triggers(
     while heard.total() < wanted {
         tokio::select! {
             received = events.recv() => match received {
-                Ok(HostEvent::Applied { quorum: of, events }) if of == quorum => {
+                Ok(HostEvent::Applied { quorum: of, events, .. }) if of == quorum => {
                     let now = backend.node().answered_at;
                     events.iter().for_each(|event| heard.record_event(event, now, &jobs));
                 }

@@ -110,7 +110,7 @@ impl Follower {
                 biased;
                 () = self.shutdown.cancelled() => return None,
                 received = self.quorums.recv() => match received {
-                    Ok(HostEvent::Applied { quorum, events }) => {
+                    Ok(HostEvent::Applied { quorum, events, .. }) => {
                         self.waiting.extend(events.iter().filter_map(|event| views::applied(quorum, event)));
                     }
                     Ok(event) => self.waiting.extend(views::host_event(&event)),

@@ -226,7 +226,7 @@ impl Actor {
         match event {
             HostEvent::Leading { quorum, term } => self.lead(quorum, term),
             HostEvent::NotLeading { quorum } | HostEvent::Left { quorum } => self.stop(quorum),
-            HostEvent::Applied { quorum, events } => {
+            HostEvent::Applied { quorum, events, .. } => {
                 if let Some(led) = self.led.get_mut(&quorum) {
                     led.touch(&events);
                     led.wakeup.wake_up();

@@ -103,7 +103,8 @@ impl Group {
         if self.named.load(Ordering::Acquire) {
             return true;
         }
-        let named = self.members().contains(&self.me);
+        // What it hears of again at first are configurations of before it left.
+        let named = self.members().contains(&self.me) && !self.is_behind_promise();
         if named && !self.stop_token().is_cancelled() {
             self.named.store(true, Ordering::Release);
             if let Err(error) = self.log.set_named() {

@@ -140,6 +140,9 @@ impl Group {
             fault.get().unwrap_or_else(damaged)
         };
         log.begin_behind_snapshot().await?;
+        if let Some(promise) = record.promise {
+            log.keep_promised_vote(promise.vote).await.map_err(|error| opening(&error))?;
+        }
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
         let snapshots = log.snapshots.clone();
         let (state_machine, machine) =
@@ -283,6 +286,12 @@ impl Group {
             term: Term(last.leader_id.term),
             index: LogIndex(last.index),
         })
+    }
+
+    /// Whether this member left and was taken in again, and its log is not yet as long as the one that it had.
+    pub fn is_behind_promise(&self) -> bool {
+        let promised = self.record.lock().promise.and_then(|promise| promise.last);
+        self.raft.data_metrics().borrow().last_log < promised
     }
 
     /// Nothing was ever agreed on here: the founding did not get this far.

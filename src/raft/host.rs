@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::budget::Budgets;
 use quorate_protocols::certificate::{Founding, Tip};
-use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
+use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::quorum::limits::{
     PROPOSER_RATES, PROPOSERS_MAX, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX,
@@ -29,9 +30,10 @@ use super::group::{Group, GroupParts, Stop};
 use super::latencies::Latencies;
 use super::metrics::QuorumMetrics;
 use super::network::Links;
-use super::records::{self, GroupRecord};
+use super::records::{self, GroupRecord, Promise};
 use super::reopen;
-use super::rollback_guard;
+use super::rollback_guard::{self, RollbackMark};
+use super::types::Vote;
 use super::{FoundError, HostEvent, MembershipLeases, QuorumContext};
 use crate::identity::Identity;
 use crate::seams::{DiskError, KvBatch, Net, NetError, Seams, run_blocking};
@@ -60,8 +62,10 @@ pub(super) const FOUNDINGS_MAX: usize = 64;
 
 /// A member that left says who took its place for this long.
 const DEPARTED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-const DEPARTED_MAX: usize = 4 * QUORUMS_PER_NODE_MAX;
-const DEPARTED_TREE: &str = "quorums.departed";
+pub(super) const DEPARTED_MAX: usize = 4 * QUORUMS_PER_NODE_MAX;
+pub(super) const DEPARTED_TREE: &str = "quorums.departed";
+/// Of these notes are read at once when the node starts.
+const DEPARTED_PAGE: usize = 256;
 
 /// Why a peer did not create a quorum, or is not its primary.
 #[derive(Debug, thiserror::Error)]
@@ -72,16 +76,19 @@ pub enum FoundRefusal {
     Refused(String),
 }
 
-/// Where a member went: its last word on the membership, signed when it left.
+/// Where a member went: its last word on the membership, signed when it left. And what it had promised there: it may be
+/// taken in again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Departed {
     pub membership: SignedMembership,
     /// By this node's wall clock.
     pub left_at: Millis,
+    pub promise: Promise,
 }
 
 impl Record for Departed {
-    const VERSION: u8 = 1;
+    /// 2: with the promise.
+    const VERSION: u8 = 2;
 }
 
 pub struct Inner {
@@ -108,6 +115,8 @@ pub struct Inner {
     pub kick: Notify,
     groups: RwLock<BTreeMap<QuorumId, Arc<Group>>>,
     departed: RwLock<BTreeMap<QuorumId, Departed>>,
+    /// What this node promised in a quorum that it left is forgotten.
+    has_forgotten: AtomicBool,
     /// Quorums whose member on this disk was an earlier life of this node: it may come back without a new promise.
     rejoining: Mutex<BTreeSet<QuorumId>>,
     /// Founding and leaving change several things on disk and happen one at a time.
@@ -161,12 +170,13 @@ impl Inner {
             kick: Notify::new(),
             groups: RwLock::default(),
             departed: RwLock::default(),
+            has_forgotten: AtomicBool::new(false),
             rejoining: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             inquiries: Arc::new(Semaphore::new(INQUIRIES_MAX)),
             foundings: Semaphore::new(FOUNDINGS_MAX),
         });
-        host.load_departed()?;
+        host.load_departed().await?;
         let me = host.identity.member();
         let lost: BTreeSet<_> = lost_quorums(&host.storage, me)?.into_iter().collect();
         let mut rejoining = rollback_guard::list(&*host.storage.files())?;
@@ -297,20 +307,41 @@ impl Inner {
 
     // --- members that left ---
 
-    fn load_departed(&self) -> Result<(), DiskError> {
-        let now = self.seams.clock.wall();
-        let rows = self.storage.kv().range(DEPARTED_TREE, &[], &[0xff; 17], DEPARTED_MAX, usize::MAX)?;
-        let mut departed = self.departed.write();
-        for (key, value) in rows {
-            let note: Option<Departed> = wire::decode_record(&value).ok();
-            // A note that cannot be read or is too old only routes: losing it costs a question to somebody else.
-            if let (Ok(id), Some(note)) = (<[u8; 16]>::try_from(key), note)
-                && now.since(note.left_at) < DEPARTED_KEPT
-            {
-                departed.insert(QuorumId(id), note);
+    /// Also those that are too old to route: what was promised there still holds. Of too many the oldest go.
+    async fn load_departed(&self) -> Result<(), DiskError> {
+        let (me, mut batch) = (self.identity.member(), KvBatch::new());
+        let (mut notes, mut from) = (BTreeMap::new(), Vec::<u8>::new());
+        loop {
+            let rows = self.storage.kv().range(DEPARTED_TREE, &from, &[0xff; 17], DEPARTED_PAGE, usize::MAX)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = [&last[..], &[0]].concat();
+            for (key, value) in rows {
+                let Ok(quorum) = <[u8; 16]>::try_from(key).map(QuorumId) else { continue };
+                match wire::decode_record::<Departed>(&value) {
+                    Ok(note) => drop(notes.insert(quorum, note)),
+                    Err(error) => {
+                        tracing::error!(%quorum, %error, "the note on a quorum that this node left cannot be read");
+                        self.mark_forgotten(quorum, Promise { member: me, vote: Vote::default(), last: None }).await?;
+                        batch.delete(DEPARTED_TREE, quorum.0);
+                    }
+                }
             }
         }
-        Ok(())
+        let mut by_age: Vec<(Millis, QuorumId)> = notes.iter().map(|(id, note)| (note.left_at, *id)).collect();
+        by_age.sort_unstable();
+        by_age.truncate(notes.len().saturating_sub(DEPARTED_MAX));
+        for (_, id) in &by_age {
+            let promise = notes.remove(id).map(|note| note.promise);
+            if let Some(promise) = promise.filter(|promise| promise.member == me) {
+                self.mark_forgotten(*id, promise).await?;
+            }
+            batch.delete(DEPARTED_TREE, id.0);
+        }
+        *self.departed.write() = notes;
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.storage.write(batch).await,
+        }
     }
 
     pub fn departed(&self, quorum: QuorumId) -> Option<Departed> {
@@ -323,18 +354,25 @@ impl Inner {
     pub async fn leave(self: &Arc<Self>, quorum: QuorumId) -> Result<(), DiskError> {
         let _one_at_a_time = self.changing.lock().await;
         let Some(group) = self.group(quorum) else { return Ok(()) };
-        let note = Departed { membership: self.sign_membership(&group), left_at: self.seams.clock.wall() };
+        let (membership, left_at) = (self.sign_membership(&group), self.seams.clock.wall());
         group.close().await;
+        let promise = Promise::of(group.me, &group.log, group.record().promise)?;
+        let note = Departed { membership, left_at, promise };
         let mut batch = KvBatch::new();
         batch.put(DEPARTED_TREE, quorum.0, wire::encode_record(&note));
         let overflow = {
             let mut departed = self.departed.write();
             departed.insert(quorum, note);
-            let oldest = departed.iter().min_by_key(|(id, note)| (note.left_at, **id)).map(|(id, _)| *id);
-            let overflow = oldest.filter(|_| departed.len() > DEPARTED_MAX);
-            overflow.inspect(|id| drop(departed.remove(id)))
+            let is_over = departed.len() > DEPARTED_MAX;
+            let others = departed.iter().filter(|(id, _)| **id != quorum);
+            let oldest = others.min_by_key(|(id, note)| (note.left_at, **id));
+            let overflow = oldest.map(|(id, _)| *id).filter(|_| is_over);
+            overflow.and_then(|id| Some((id, departed.remove(&id)?)))
         };
-        if let Some(id) = overflow {
+        if let Some((id, note)) = overflow {
+            if note.promise.member == group.me {
+                self.mark_forgotten(id, note.promise).await?;
+            }
             batch.delete(DEPARTED_TREE, id.0);
         }
         self.storage.write(batch).await?;
@@ -346,6 +384,28 @@ impl Inner {
         self.net.stop_providing(quorum);
         self.kick.notify_one();
         let _ = self.events.send(HostEvent::Left { quorum });
+        Ok(())
+    }
+
+    /// Gives a promise up, for there are too many. The next start finds a mark without a group, and takes a new
+    /// incarnation, which has promised nothing; until then this node joins no quorum. The record of a quorum that it is
+    /// in again has its promise.
+    async fn mark_forgotten(&self, quorum: QuorumId, promise: Promise) -> Result<(), DiskError> {
+        if records::has_record(&self.storage, quorum)? {
+            return Ok(());
+        }
+        tracing::warn!(%quorum, "this node left too many quorums to know what it promised in each: restart it");
+        let (files, leader) = (self.storage.files(), promise.vote.leader_id);
+        let (term, voted_for) = (Term(leader.term), leader.voted_for);
+        let last = LogIndex(promise.last.map_or(0, |last| last.index));
+        run_blocking(move || {
+            let mut list = rollback_guard::list(&*files)?;
+            list.insert(quorum);
+            rollback_guard::write_list(&*files, list)?;
+            rollback_guard::write(&*files, quorum, &RollbackMark { member: promise.member, term, voted_for, last })
+        })
+        .await?;
+        self.has_forgotten.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -373,7 +433,7 @@ impl Inner {
         let quorum = founding.quorum();
         self.check_founding(from, &founding, &members, &standbys)?;
         let me = self.identity.member();
-        let record = GroupRecord { member: me, founding, members, standbys, asked_by: from };
+        let mut record = GroupRecord { member: me, founding, members, standbys, asked_by: from, promise: None };
         let _one_at_a_time = self.changing.lock().await;
         if let Some(group) = self.group(quorum) {
             if group.is_stopped() {
@@ -382,6 +442,7 @@ impl Inner {
             // A newcomer that nobody has taken in yet is invited again by the primary of today. A founding is over
             // soon, and is not interfered with before.
             let is_new = group.is_new(self.seams.clock.monotonic());
+            record.promise = group.record().promise;
             if !group.is_named() && !is_new && group.record() != record {
                 let written = records::write_record(&self.storage, quorum, &record).await;
                 written.map_err(|error| error.to_string())?;
@@ -389,6 +450,14 @@ impl Inner {
             }
             return Ok(group);
         }
+        if self.has_forgotten.load(Ordering::Acquire) {
+            return Err(format!(
+                "this node left more than {DEPARTED_MAX} quorums and joins no other until it restarts"
+            ));
+        }
+        // Of however long ago.
+        let promise = self.departed.read().get(&quorum).map(|note| note.promise);
+        record.promise = promise.filter(|promise| promise.member == me);
         // Asked only now: a founding that is repeated may outlive the lease, and one that rejoins has lost it.
         let own = record.approvals().find(|approval| approval.statement.approver == me.peer);
         let own = own.map(|approval| approval.statement.clone());

@@ -464,6 +464,7 @@ impl Liveness {
             primary_leads,
             distrusts_primary: heeds_distrust && primary.is_some_and(|primary| self.distrusts(primary)),
             last_log: group.last_log(),
+            is_behind_promise: group.is_behind_promise(),
             latency: self.host.links.latencies.of_majority(&configurations, group.me, &suspected),
             suspected,
             configurations,

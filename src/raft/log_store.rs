@@ -198,6 +198,16 @@ impl LogStore {
         self.save_vote(&Vote { leader_id, committed: false }).await
     }
 
+    /// Takes the vote that this member gave before it left the group and was taken in again, unless it has given a
+    /// later one since.
+    pub async fn keep_promised_vote(&mut self, promised: Vote) -> Result<(), StorageError> {
+        let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
+        match kept.is_none_or(|kept| kept < promised) {
+            true => self.save_vote(&promised).await,
+            false => Ok(()),
+        }
+    }
+
     /// Whether a configuration has named this member since it was invited.
     pub fn is_named(&self) -> Result<bool, DiskError> {
         Ok(self.value(NAMED)?.unwrap_or(false))

@@ -124,9 +124,12 @@ pub enum HostEvent {
         term: Term,
         primary: MemberId,
     },
-    /// Entries were applied.
+    /// Entries were applied, and something happened by them.
     Applied {
         quorum: QuorumId,
+        /// The last of them, and its term.
+        last: LogIndex,
+        term: Term,
         events: Arc<Vec<Event>>,
     },
     /// A quorum was founded here, or this node joined one.

@@ -3,6 +3,9 @@
 //!
 //! A group is there while its record is. The record is written before anything of its log, and deleted before its log
 //! is: a log without a record is left over, and goes at the next start ([`drop_leftovers`]).
+//!
+//! What a member promised in a group that it left goes into the note that it keeps of it, and from there into the
+//! record of the group when it is taken in again ([`Promise`]).
 
 use openraft::LogIdOptionExt;
 use quorate_protocols::approval::Approval;
@@ -17,6 +20,7 @@ use super::log_store::{LastFault, LogStore};
 use super::own_sync::OwnSync;
 use super::rollback_guard::{self, RollbackGuard};
 use super::snapshot::Trees;
+use super::types::{LogId, Vote};
 use crate::seams::{DiskError, KvBatch, LogBatch};
 use crate::storage::Storage;
 
@@ -38,11 +42,38 @@ pub struct GroupRecord {
     pub standbys: Vec<Approval>,
     /// Who asked: the founder, or the primary that took this member in.
     pub asked_by: PeerId,
+    /// Of a member that was one before, and left.
+    pub promise: Option<Promise>,
 }
 
 impl Record for GroupRecord {
-    /// 2: with the founding.
-    const VERSION: u8 = 2;
+    /// 2: with the founding. 3: with the promise.
+    const VERSION: u8 = 3;
+}
+
+/// What a member that left its group had promised there: its vote, and every entry of its log, which is gone.
+///
+/// It comes back as the same member, and a voter that was away all the while may still count it as one of its own
+/// configuration. With its log forgotten it would elect that voter, which leads without what was committed since. So
+/// it keeps the vote, and takes no part in elections until its log is as long again: to the others it is then a voter
+/// that was slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    pub member: MemberId,
+    pub vote: Vote,
+    /// The end of its log.
+    pub last: Option<LogId>,
+}
+
+impl Promise {
+    /// Of a group that is closed. `before`: what it had promised when it left an earlier time.
+    pub(super) fn of(member: MemberId, log: &LogStore, before: Option<Self>) -> Result<Self, DiskError> {
+        let mut vote = log.vote()?.unwrap_or_default();
+        // Who won the vote is no promise.
+        vote.committed = false;
+        let last = log.last()?.max(before.and_then(|before| before.last));
+        Ok(Self { member, vote, last })
+    }
 }
 
 impl GroupRecord {
@@ -71,6 +102,10 @@ pub fn read_records(storage: &Storage) -> Result<Vec<(QuorumId, GroupRecord)>, D
         Ok((QuorumId(id), record))
     };
     rows.into_iter().map(read).collect()
+}
+
+pub fn has_record(storage: &Storage, quorum: QuorumId) -> Result<bool, DiskError> {
+    Ok(storage.kv().get(RECORDS, &quorum.0)?.is_some())
 }
 
 pub async fn write_record(storage: &Storage, quorum: QuorumId, record: &GroupRecord) -> Result<(), DiskError> {

@@ -68,6 +68,11 @@ pub fn read(files: &dyn Files, quorum: QuorumId) -> Result<Option<RollbackMark>,
     }
 }
 
+/// Marks what a member promised that takes part no more.
+pub fn write(files: &dyn Files, quorum: QuorumId, mark: &RollbackMark) -> Result<(), DiskError> {
+    files.write_small(&mark_file(quorum), &wire::encode_record(mark))
+}
+
 /// The groups that have marks here.
 pub fn list(files: &dyn Files) -> Result<BTreeSet<QuorumId>, DiskError> {
     match files.read_small(LIST_FILE)? {

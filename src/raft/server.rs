@@ -204,6 +204,9 @@ impl Inner {
     async fn vote(self: &Arc<Self>, from: PeerId, group: &Arc<Group>, body: &[u8]) -> Result<RaftAnswer, ServeError> {
         let request: VoteRequest<MemberId> = self.read(from, body)?;
         self.admit(from, group, claim_of(&request.vote, false))?;
+        if group.is_behind_promise() {
+            return Err(ServeError::Behind);
+        }
         // A vote that says that it was given already would be a primary's, and a log of a later term none that there
         // is.
         if request.vote.committed || !is_of_term(request.last_log_id, request.vote.leader_id.term) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
-use quorate_protocols::ids::{Digest, LogIndex, QuorumId};
+use quorate_protocols::ids::{Digest, LogIndex, QuorumId, Term};
 use quorate_protocols::quorum::limits::{DIGEST_INTERVAL, DIGESTS_KEPT};
 use quorate_protocols::quorum::{BatchReply, GenuineSubmits, QuorumState, SnapshotView};
 use tokio::sync::broadcast;
@@ -148,12 +148,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         // Before the state is locked: it takes longer than all the rest.
-        let mut verified = Vec::new();
+        let (mut verified, mut last, mut term) = (Vec::new(), 0, Term(0));
         for entry in entries.into_iter().collect::<Vec<_>>() {
             let genuine = match &entry.payload {
                 EntryPayload::Normal(batch) => self.signatures.verify(batch).await,
                 EntryPayload::Blank | EntryPayload::Membership(_) => GenuineSubmits::default(),
             };
+            (last, term) = (entry.log_id.index, Term(entry.log_id.leader_id.term));
             verified.push((entry, genuine));
         }
         let mut happened = Vec::new();
@@ -190,7 +191,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         if !happened.is_empty() {
             // Fails only when nobody listens.
-            let _ = self.events.send(HostEvent::Applied { quorum: self.quorum, events: Arc::new(happened) });
+            let (quorum, events) = (self.quorum, Arc::new(happened));
+            let _ = self.events.send(HostEvent::Applied { quorum, last: LogIndex(last), term, events });
         }
         Ok(replies)
     }

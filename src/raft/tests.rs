@@ -9,6 +9,7 @@ mod links;
 mod log_suite;
 mod proposing;
 mod replication;
+mod returning;
 mod world;
 
 use std::cell::Cell;

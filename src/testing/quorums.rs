@@ -327,7 +327,12 @@ impl StateQuorum {
         drop(held);
         // As the state machine of a real member: what has no events is not told.
         if !events.is_empty() {
-            let _ = self.events.send(HostEvent::Applied { quorum: QUORUM, events: Arc::new(events) });
+            let _ = self.events.send(HostEvent::Applied {
+                quorum: QUORUM,
+                last: LogIndex::default(),
+                term: Term::default(),
+                events: Arc::new(events),
+            });
         }
         self.changes.send_modify(|changes| *changes += 1);
         reply.replies.into_iter().next().expect("one command has one reply")

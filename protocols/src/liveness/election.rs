@@ -39,6 +39,8 @@ pub struct View {
     /// Voters whose nodes the detector suspects.
     pub suspected: BTreeSet<MemberId>,
     pub last_log: LogPosition,
+    /// This member left and was taken in again, and its log is not as long again: it neither runs nor lets run.
+    pub is_behind_promise: bool,
     /// Of the slowest voter that a majority needs, this one included.
     pub latency: Latency,
 }
@@ -55,6 +57,10 @@ impl View {
     }
     fn is_voter(&self, member: MemberId) -> bool {
         self.configurations.iter().any(|voters| voters.contains(member))
+    }
+    /// Whether this node's voice counts.
+    fn has_voice(&self, me: MemberId) -> bool {
+        self.is_voter(me) && !self.is_behind_promise
     }
     fn voters(&self) -> BTreeSet<MemberId> {
         self.configurations.iter().flat_map(Voters::iter).collect()
@@ -174,7 +180,7 @@ impl Election {
     /// Answers another voter's pre-vote. A yes defers this node's own candidacy, so that the asker gets its chance.
     pub fn answer(&mut self, now: Millis, view: &View, question: &PreVote) -> LivenessAnswer {
         // Whoever is no voter cannot win, so its question changes nothing here.
-        if !view.is_voter(self.me) || !view.is_voter(question.candidate) || question.quorum != self.quorum {
+        if !view.has_voice(self.me) || !view.is_voter(question.candidate) || question.quorum != self.quorum {
             return LivenessAnswer::NotMember;
         }
         // Of two beliefs about who leads, the one of the higher term counts.
@@ -229,7 +235,7 @@ impl Election {
     /// Updates what we miss from the view; false when there is nothing to do.
     fn wants_primary(&mut self, now: Millis, view: &View) -> bool {
         let healthy = view.primary().is_some_and(|primary| view.primary_counts() && !view.suspected.contains(&primary));
-        if healthy || !view.is_voter(self.me) {
+        if healthy || !view.has_voice(self.me) {
             (self.phase, self.lost, self.failures) = (Phase::Content, None, 0);
             return false;
         }

@@ -235,6 +235,7 @@ impl Quorum {
                 distrusts_primary: false,
                 suspected: BTreeSet::new(),
                 last_log: log(index),
+                is_behind_promise: false,
                 latency: Latency::default(),
             };
             let election = Election::new(QUORUM, me);
@@ -528,6 +529,7 @@ fn answers_of_an_earlier_round_are_not_counted() {
         distrusts_primary: false,
         suspected: [member(1)].into(),
         last_log: log(1),
+        is_behind_promise: false,
         latency: Latency::default(),
     };
     let mut effects = Vec::new();
@@ -583,4 +585,30 @@ proptest! {
         prop_assert!(quorum.primary.is_some(), "{:?}", quorum.elections);
         prop_assert!(quorum.elections.len() <= 3, "{:?}", quorum.elections);
     }
+}
+
+/// Goal: a member that left and came back has no voice before its log is as long as the one that it had: it answers no
+/// candidate and never runs.
+#[test]
+fn who_is_behind_its_promise_has_no_voice() {
+    let mut election = Election::new(QUORUM, member(2));
+    let ready = View {
+        configurations: vec![Voters::new([1, 2, 3].map(member))],
+        term: Term(1),
+        primary: Some(member(1)),
+        primary_leads: true,
+        suspected: [member(1)].into(),
+        last_log: log(10),
+        ..View::default()
+    };
+    let behind = View { is_behind_promise: true, ..ready.clone() };
+    let question =
+        PreVote { quorum: QUORUM, term: Term(1), candidate: member(3), missing: Some(member(1)), last_log: log(10) };
+    let now = Millis(1_000);
+    assert_eq!(election.answer(now, &behind, &question), LivenessAnswer::NotMember);
+    for ms in 0..60_000 {
+        assert_eq!(election.step(now.plus(Duration::from_millis(ms)), &behind, 0, ElectionInput::Tick), []);
+    }
+    let granted = election.answer(now, &ready, &question);
+    assert!(matches!(granted, LivenessAnswer::PreVote { granted: true, .. }), "{granted:?}");
 }

@@ -75,7 +75,7 @@ impl NetworkEvents {
                     Err(RecvError::Closed) => return,
                 },
                 applied = self.applied.recv() => match applied {
-                    Ok(HostEvent::Applied { quorum, events }) => {
+                    Ok(HostEvent::Applied { quorum, events, .. }) => {
                         for event in events.iter() {
                             self.emit_applied(quorum, event).await;
                         }

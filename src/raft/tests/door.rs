@@ -37,7 +37,7 @@ pub fn append(to: MemberId, vote: Vote, entries: Vec<Entry>, digest: (LogIndex, 
     RaftMessage::Append { quorum: quorum_id(), to, body: wire::encode(&AppendBody { request, digest }) }
 }
 
-fn asks_vote(to: MemberId, vote: Vote) -> RaftMessage {
+pub fn asks_vote(to: MemberId, vote: Vote) -> RaftMessage {
     let last_log_id = Some(log_id_of(vote, 1 << 40));
     RaftMessage::Vote { quorum: quorum_id(), to, body: wire::encode(&VoteRequest { vote, last_log_id }) }
 }

@@ -71,7 +71,7 @@ struct Arguments {
     #[arg(long, value_parser = bug)]
     planted: Option<Planted>,
     /// Run triggers on five nodes, with crashes, partitions, wrong clocks and people, in place of the usual clients.
-    #[arg(long, conflicts_with_all = ["faults", "without", "transcript", "nodes"])]
+    #[arg(long, conflicts_with_all = ["faults", "without", "nodes"])]
     triggers: bool,
     /// Go on after a seed that failed.
     #[arg(long)]
@@ -130,11 +130,16 @@ fn run_triggers(arguments: &Arguments) -> std::io::Result<bool> {
     let (mut is_good, mut text) = (true, String::new());
     for seed in seed..seed + count {
         let began = Instant::now();
-        let report = triggers::run(triggers::Plan { seed, duration, links, planted })?;
+        let is_detailed = arguments.transcript.is_some();
+        let plan = triggers::Plan { seed, duration, links, planted, is_detailed };
+        let (report, transcript) = triggers::run(plan)?;
         let (simulated, took) = (duration.as_secs_f64(), began.elapsed().as_secs_f64());
         let _ = writeln!(text, "seed {seed}, {simulated:.0} s in {took:.1} s: {report}");
         for violation in report.violations.iter().take(SHOWN_MAX) {
             let _ = writeln!(text, "    {violation}");
+        }
+        if let Some(path) = &arguments.transcript {
+            std::fs::write(path, transcript.text())?;
         }
         is_good &= report.violations.is_empty();
         if !(is_good || arguments.keep_going) {

@@ -85,6 +85,8 @@ pub struct Plan {
     pub duration: Duration,
     pub links: Links,
     pub planted: Option<Planted>,
+    /// Every message is a line of the transcript.
+    pub is_detailed: bool,
 }
 
 /// What one run did.
@@ -138,14 +140,17 @@ struct Scene {
 }
 
 /// Runs the plan to its end.
-pub fn run(plan: Plan) -> std::io::Result<Report> {
+pub fn run(plan: Plan) -> std::io::Result<(Report, Transcript)> {
     panics::watch();
-    runtime::run(plan.seed, async move { Scene::new(plan).await.play().await })
+    runtime::run(plan.seed, async move {
+        let transcript = Transcript::new(plan.is_detailed);
+        (Scene::new(plan, transcript.clone()).await.play().await, transcript)
+    })
 }
 
 impl Scene {
-    async fn new(plan: Plan) -> Self {
-        let mut world = World::new(plan.seed, NODES, Transcript::new(false));
+    async fn new(plan: Plan, transcript: Transcript) -> Self {
+        let mut world = World::new(plan.seed, NODES, transcript);
         world.planted = plan.planted;
         plan.links.apply(&world);
         let executor = SimExecutor::default();
@@ -170,6 +175,7 @@ impl Scene {
         if let Err(why) = self.act().await {
             self.report.violations.push(Violation::new(Guarantee::G4, why));
         }
+        self.report.violations.append(&mut self.world.seen.forks.lock());
         self.report.violations.extend(g7_bounded::check::<&str>(&[], &panics::take_messages()));
         self.report
     }

@@ -21,7 +21,7 @@ use quorate_node::resources::Resources;
 use quorate_node::seams::entropy::SeededEntropy;
 use quorate_node::seams::{Entropy, Seams, TaskGroup};
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{BootId, Incarnation, JobId, MemberId, Nonce, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, LogIndex, MemberId, Nonce, ObjectId, PeerId, QuorumId, Term};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
@@ -36,6 +36,7 @@ use tokio::time::Instant;
 use crate::planted::Planted;
 use crate::transcript::Transcript;
 use quorate_testkit::{ClockOffset, MemoryDisk, Network, VirtualClock};
+use quorate_testnet::checkers::{Guarantee, Violation};
 use quorate_testnet::rng::{Rng, derive, derive_u64};
 
 /// What every simulated machine has. Modest, so that limits are met now and then.
@@ -81,8 +82,22 @@ pub struct Seen {
     pub puts_resumed: AtomicU64,
     /// As above, for workers that were given up with attempts on them.
     pub workers_lost: AtomicU64,
-    /// Members that left a quorum by agreement, since this was last looked at.
-    pub left: Mutex<Vec<(QuorumId, MemberId)>>,
+    applied: Mutex<BTreeMap<(QuorumId, LogIndex), (Term, usize)>>,
+    /// Logs that went two ways, since this was last looked at.
+    pub forks: Mutex<Vec<Violation>>,
+}
+
+impl Seen {
+    /// An index is applied with one term, by whichever member.
+    fn note_applied(&self, node: usize, quorum: QuorumId, last: LogIndex, term: Term) {
+        let (known, first) = *self.applied.lock().entry((quorum, last)).or_insert((term, node));
+        if known != term {
+            let what = format!(
+                "entry {last} of {quorum:?} was applied with term {known} by node {first}, and with {term} by node {node}"
+            );
+            self.forks.lock().push(Violation::new(Guarantee::G1, what));
+        }
+    }
 }
 
 struct Machine {
@@ -225,8 +240,7 @@ impl World {
             }
         };
         let machine = &mut self.machines[index - 1];
-        let member = node.identity().member();
-        drop(tasks.spawn(record(index, member, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
+        drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
         machine.running = Some(Running { node, tasks, is_paused: false });
         Ok(())
     }
@@ -509,17 +523,12 @@ impl World {
 }
 
 /// Writes what happens in a node's quorums into the transcript.
-async fn record(
-    index: usize,
-    member: MemberId,
-    mut events: broadcast::Receiver<HostEvent>,
-    transcript: Transcript,
-    seen: Arc<Seen>,
-) {
+async fn record(index: usize, mut events: broadcast::Receiver<HostEvent>, transcript: Transcript, seen: Arc<Seen>) {
     loop {
         match events.recv().await {
             Ok(event) => {
-                if let HostEvent::Applied { events, .. } = &event {
+                if let HostEvent::Applied { events, quorum, last, term } = &event {
+                    seen.note_applied(index, *quorum, *last, *term);
                     for event in events.iter() {
                         let counter = match event {
                             Event::ColumnReassigned { from: Some(_), to: Some(_), .. } => &seen.backups_used,
@@ -529,9 +538,6 @@ async fn record(
                         };
                         counter.fetch_add(1, Ordering::Relaxed);
                     }
-                }
-                if let HostEvent::Left { quorum } = &event {
-                    seen.left.lock().push((*quorum, member));
                 }
                 transcript.line(index, format_args!("{event:?}"));
             }
@@ -548,4 +554,22 @@ pub fn content(seed: u64, name: &str, bytes: usize) -> Vec<u8> {
     let mut content = vec![0; bytes];
     Rng::new(seed, &format!("content {name}")).fill(&mut content);
     content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_applied_with_two_terms_is_a_fork() {
+        let (seen, quorum) = (Seen::default(), QuorumId([1; 16]));
+        for node in 1..=3 {
+            seen.note_applied(node, quorum, LogIndex(7), Term(2));
+        }
+        seen.note_applied(1, quorum, LogIndex(8), Term(3));
+        seen.note_applied(1, QuorumId([2; 16]), LogIndex(7), Term(9));
+        assert!(seen.forks.lock().is_empty());
+        seen.note_applied(2, quorum, LogIndex(8), Term(4));
+        assert_eq!(seen.forks.lock().len(), 1);
+    }
 }

@@ -94,8 +94,9 @@ fn faults_break_no_guarantee_where_one_machine_is_slow() {
 #[test]
 fn every_instant_has_one_row_where_links_and_disks_are_slow() {
     for (seed, links) in [(1, links(400, 0, false)), (2, links(0, 1_000, false)), (3, links(400, 1_000, false))] {
-        let plan = triggers::Plan { seed, duration: Duration::from_secs(300), links, planted: None };
-        let report = triggers::run(plan).expect("a runtime");
+        let plan =
+            triggers::Plan { seed, duration: Duration::from_secs(300), links, planted: None, is_detailed: false };
+        let (report, _) = triggers::run(plan).expect("a runtime");
         println!("{links}: {report}");
         assert!(report.violations.is_empty(), "{links}: {:?}", report.violations);
         assert!(report.instants >= 50 && report.runs >= 20, "{links}: this proves little: {report}");

@@ -8,8 +8,9 @@ use quorate_simulate::triggers::{Plan, Report, run};
 use quorate_testnet::checkers::Guarantee;
 
 fn report(seed: u64, minutes: u64, planted: Option<Planted>) -> Report {
-    let plan = Plan { seed, duration: Duration::from_secs(60 * minutes), links: Links::LAN, planted };
-    let report = run(plan).expect("a runtime");
+    let plan =
+        Plan { seed, duration: Duration::from_secs(60 * minutes), links: Links::LAN, planted, is_detailed: false };
+    let (report, _) = run(plan).expect("a runtime");
     println!("seed {seed}: {report}");
     report
 }

@@ -39,9 +39,7 @@ impl Session {
         for lead in self.world.leads() {
             found.extend(self.leaders.check(lead.quorum, lead.term.0, lead.member));
         }
-        for (quorum, member) in self.world.seen.left.lock().drain(..) {
-            *self.stays.entry((quorum, member)).or_default() += 1;
-        }
+        found.append(&mut self.world.seen.forks.lock());
         for index in self.world.up() {
             let Some(node) = self.world.node(index) else { continue };
             let member = node.identity().member();
@@ -52,8 +50,7 @@ impl Session {
                 found.extend(self.digests.check(quorum.id(), at, member, digest));
                 found.extend(self.memberships.check(quorum.id(), at, member, progress.membership.0));
                 counts.push((format!("snapshots {}", quorum.id()), progress.snapshots_installed));
-                let stay = self.stays.get(&(quorum.id(), member)).copied().unwrap_or_default();
-                found.extend(self.terms.check(quorum.id(), (member, stay), quorum.term().0));
+                found.extend(self.terms.check(quorum.id(), member, quorum.term().0));
                 if quorum.leading().is_some() {
                     let voters: BTreeSet<_> = quorum.view().voters.into_iter().collect();
                     let before = self.voters.insert(quorum.id(), voters.clone()).unwrap_or_default();

@@ -108,10 +108,7 @@ struct Session {
     rng: Rng,
     oracle: Oracle,
     leaders: Leaders<QuorumId, MemberId>,
-    terms: Terms<QuorumId, (MemberId, u32)>,
-    /// How often a member has left a quorum by agreement. One that is asked back has no vote from before to give: it
-    /// learns the term of the primary that asks it before it has one.
-    stays: BTreeMap<(QuorumId, MemberId), u32>,
+    terms: Terms<QuorumId, MemberId>,
     digests: Digests<QuorumId, MemberId>,
     /// Whole states, compared once at the end.
     states: Digests<QuorumId, MemberId>,
@@ -164,7 +161,6 @@ impl Session {
             oracle: Oracle::default(),
             leaders: Leaders::default(),
             terms: Terms::default(),
-            stays: BTreeMap::new(),
             digests: Digests::default(),
             states: Digests::default(),
             memberships: Digests::default(),
@@ -238,8 +234,7 @@ impl Session {
             self.holdings.lost_writes(&member);
         }
         for quorum in node.quorums().quorums() {
-            let stay = self.stays.get(&(quorum.id(), member)).copied().unwrap_or_default();
-            self.violations.extend(self.terms.check(quorum.id(), (member, stay), quorum.view().term.0));
+            self.violations.extend(self.terms.check(quorum.id(), member, quorum.view().term.0));
         }
     }
 
