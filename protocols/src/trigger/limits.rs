@@ -137,7 +137,8 @@ pub const OUTBOX_RETENTION: Duration = DAY;
 /// What an earlier life of the node left is kept for as long again at least, whatever wall clocks make of its age.
 pub const RESTORED_AGE_MAX: Duration = Duration::from_secs(DAY.as_secs() / 2);
 /// An event that every quorum known has, or does not want, is kept this long for one that is not known yet, unless the
-/// room is needed. Announcements of a new quorum take a few seconds.
+/// room is needed: only the time counts in which some quorum was announced to this node. Announcements of a new quorum
+/// take a few seconds.
 pub const OUTBOX_GRACE: Duration = Duration::from_secs(60);
 /// Ids of events that are gone, so that none is taken twice; each is kept as long as an event may be.
 pub const OUTBOX_IDS_MAX: usize = OUTBOX_EVENTS_MAX;

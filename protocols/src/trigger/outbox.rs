@@ -2,9 +2,11 @@
 //! how long. Which quorum is owed what, and how it gets it, is in [`subscribers`].
 //!
 //! **Keeping.** A node numbers what it emits, from 1, and keeps it until every quorum it knows has taken it or does not
-//! want it, and for [`OUTBOX_GRACE`] beyond that: a quorum may be so new that nobody has heard of it. When the outbox
-//! is full of events that are still owed, no more are taken. What is owed for longer than [`OUTBOX_RETENTION`] is given
-//! up, and counted as lost to the quorums it may have been for, who record that.
+//! want it, and has known of some for [`OUTBOX_GRACE`]: a quorum may be so new that nobody has heard of it, and a node
+//! that has just started, or is cut off, hears of none. One that is not announced any more may be on the other side of
+//! a cut: it is owed events as before. When the outbox is full of events that are still owed, no more are
+//! taken. What is owed for longer than [`OUTBOX_RETENTION`] is given up, and so is, when the outbox is full, what is owed
+//! only to quorums that are gone and wanted nothing. It is counted as lost to those it may have been for, who record it.
 //!
 //! **The network's own events** happen whether anyone wants them or not. They are numbered and kept only once a quorum
 //! is known to listen; until then the newest few wait in memory for the quorums to be asked. They have a rate and a
@@ -40,6 +42,9 @@ pub struct Outbox {
     ids: BTreeMap<SeenId, u64>,
     past: BTreeMap<u64, (SeenId, Millis)>,
     subscribers: BTreeMap<QuorumId, Subscriber>,
+    /// Since when some quorum or other has been announced, without a break. While there is none, nobody knows what is
+    /// owed to whom.
+    announced_since: Option<Millis>,
     asked: usize,
     unsure: VecDeque<(Event, Millis)>,
     /// When the next own event may be taken, with a burst allowed before it.
@@ -93,6 +98,7 @@ impl Outbox {
             ids: BTreeMap::new(),
             past: BTreeMap::new(),
             subscribers: BTreeMap::new(),
+            announced_since: None,
             asked: 0,
             unsure: VecDeque::new(),
             own_free_at: Millis(0),
@@ -206,11 +212,12 @@ impl Outbox {
         let is_full = |outbox: &Self| outbox.rows.len() >= OUTBOX_EVENTS_MAX || outbox.bytes + bytes > OUTBOX_BYTES_MAX;
         if is_full(self) {
             self.give_up_old(now);
-            let settled = self.settled();
+            // What was acknowledged while no quorum was known stays, and what comes is refused.
+            let settled = if self.announced_since.is_some() { self.settled_for(|known| !known.gives_way()) } else { 0 };
             while is_full(self)
                 && let Some((&sequence, _)) = self.rows.first_key_value().filter(|(sequence, _)| **sequence <= settled)
             {
-                self.forget(now, sequence);
+                self.give_up(now, sequence);
             }
         }
         if is_full(self) {
@@ -223,16 +230,23 @@ impl Outbox {
 
     /// Every quorum known has taken what is up to here, or does not want it.
     fn settled(&self) -> u64 {
-        self.subscribers.values().map(|subscriber| subscriber.done).min().unwrap_or(self.newest)
+        self.settled_for(|_| true)
+    }
+
+    /// The same for some of them.
+    fn settled_for(&self, counts: impl Fn(&Subscriber) -> bool) -> u64 {
+        let counted = self.subscribers.values().filter(|subscriber| counts(subscriber));
+        counted.map(|subscriber| subscriber.done).min().unwrap_or(self.newest)
     }
 
     /// To be called now and then: forgets what nobody is owed any more, and gives up what was owed for too long.
     pub fn tidy(&mut self, now: Millis) {
         self.give_up_old(now);
         let settled = self.settled();
-        while let Some((&sequence, row)) = self.rows.first_key_value()
+        while let Some(announced_since) = self.announced_since
+            && let Some((&sequence, row)) = self.rows.first_key_value()
             && sequence <= settled
-            && now.since(row.since) >= OUTBOX_GRACE
+            && now.since(row.since.max(announced_since)) >= OUTBOX_GRACE
         {
             self.forget(now, sequence);
         }
@@ -259,18 +273,24 @@ impl Outbox {
         while let Some((&sequence, row)) = self.rows.first_key_value()
             && now.since(row.since) >= OUTBOX_RETENTION
         {
-            for (quorum, subscriber) in &mut self.subscribers {
-                if subscriber.done >= sequence {
-                    continue;
-                }
-                subscriber.done = sequence;
-                if !subscriber.passes(sequence, &row.event.name) {
-                    subscriber.lost = subscriber.lost.saturating_add(1);
-                    self.changes.push(Change::Subscribe(*quorum, subscriber.subscription()));
-                }
-            }
-            self.forget(now, sequence);
+            self.give_up(now, sequence);
         }
+    }
+
+    /// Forgets the event, which is lost to those that it is still owed to.
+    fn give_up(&mut self, now: Millis, sequence: u64) {
+        let Some(row) = self.rows.get(&sequence) else { return };
+        for (quorum, subscriber) in &mut self.subscribers {
+            if subscriber.done >= sequence {
+                continue;
+            }
+            subscriber.done = sequence;
+            if !subscriber.passes(sequence, &row.event.name) {
+                subscriber.lost = subscriber.lost.saturating_add(1);
+                self.changes.push(subscriber.note(*quorum));
+            }
+        }
+        self.forget(now, sequence);
     }
 
     fn forget(&mut self, now: Millis, sequence: u64) {

@@ -57,8 +57,13 @@ impl EventWorkload {
         let event = Event { name: NAME.to_owned(), id: Some(id.clone()), data: data.clone(), at: Millis(0) };
         let seen = event.seen_id(PeerId([0; 32]), 0);
         self.emitted.entry(seen).or_default().times.push((Instant::now(), index));
-        let tasks = node.seams().tasks.clone();
-        let emitting = tasks.spawn(async move { node.emitter().emit(NAME.to_owned(), Some(id), data).await.is_ok() });
+        let (tasks, transcript) = (node.seams().tasks.clone(), world.transcript.clone());
+        transcript.line(index, format_args!("emits {id}, {seen:?}"));
+        let emitting = tasks.spawn(async move {
+            let answer = node.emitter().emit(NAME.to_owned(), Some(id.clone()), data).await;
+            transcript.line(index, format_args!("emitted {id}: {answer:?}"));
+            answer.is_ok()
+        });
         self.waiting.push((seen, emitting));
     }
 

@@ -5,6 +5,10 @@
 //! the question. What comes later under a name that the quorum wanted is sent at once; under another name it waits for
 //! the next question. So an event that is emitted after a trigger was submitted finds it, wherever both were.
 //!
+//! **Who is gone.** A quorum that is not announced any more is lost, or this node is cut off from it. It stays a
+//! subscriber for as long as an event is kept. The disk knows of it too while there are events. Where there is no room,
+//! those that are gone and wanted nothing make it.
+//!
 //! **Sending.** One dispatch at a time to each quorum, in order, until it is answered: see [`Dispatch`].
 //! The quorum says how far it has come, also after a failover or when the emitter has forgotten; so a dispatch may be
 //! lost, doubled or late and every event is taken once. A quorum without room keeps its events waiting here, in ever
@@ -37,6 +41,8 @@ pub(super) struct Subscriber {
     batch: usize,
     /// Since when it has not been announced any more.
     pub(super) gone_since: Option<Millis>,
+    /// The disk knows of it.
+    is_noted: bool,
 }
 
 /// What survives a restart of what is known of a quorum.
@@ -68,12 +74,13 @@ impl Subscriber {
             under_way: false,
             batch: EVENTS_PER_DELIVERY_MAX,
             gone_since: None,
+            is_noted: false,
         }
     }
 
     /// As the disk had it: it counts as gone until it is announced again.
     pub(super) fn restored(now: Millis, Subscription { names, lost }: Subscription) -> Self {
-        Self { names, lost, gone_since: Some(now), ..Self::new(0) }
+        Self { names, lost, gone_since: Some(now), is_noted: true, ..Self::new(0) }
     }
 
     /// Whether the event is known not to be for it.
@@ -85,8 +92,19 @@ impl Subscriber {
         Subscription { names: self.names.clone(), lost: self.lost }
     }
 
+    /// It is to be durable.
+    pub(super) fn note(&mut self, quorum: QuorumId) -> Change {
+        self.is_noted = true;
+        Change::Subscribe(quorum, self.subscription())
+    }
+
     fn is_worth_keeping(&self) -> bool {
         !self.names.is_empty() || self.lost > 0
+    }
+
+    /// Whether it is gone and wanted nothing: no event is refused for its sake.
+    pub(super) fn gives_way(&self) -> bool {
+        self.gone_since.is_some() && self.names.is_empty()
     }
 
     fn pause(&mut self, now: Millis) {
@@ -100,7 +118,10 @@ impl Subscriber {
 impl Outbox {
     /// Which quorums are announced now.
     pub fn announced(&mut self, now: Millis, quorums: &BTreeSet<QuorumId>) {
+        self.announced_since = if quorums.is_empty() { None } else { self.announced_since.or(Some(now)) };
         let first = self.rows.first_key_value().map_or(self.newest, |(sequence, _)| sequence - 1);
+        let new = quorums.iter().filter(|quorum| !self.subscribers.contains_key(*quorum)).count();
+        let is_full = self.subscribers.len() + new > SUBSCRIBERS_MAX;
         for quorum in quorums {
             if let Some(subscriber) = self.subscribers.get_mut(quorum) {
                 if subscriber.gone_since.take().is_some() {
@@ -110,18 +131,18 @@ impl Outbox {
                 self.subscribers.insert(*quorum, Subscriber::new(first));
             }
         }
-        for (quorum, subscriber) in &mut self.subscribers {
-            if !quorums.contains(quorum) && subscriber.gone_since.is_none() {
-                subscriber.gone_since = Some(now);
-            }
-        }
-        // One that listened is waited for as long as its events are kept.
         let changes = &mut self.changes;
         self.subscribers.retain(|quorum, subscriber| {
-            let Some(since) = subscriber.gone_since else { return true };
-            let stays = subscriber.under_way || (subscriber.is_worth_keeping() && now.since(since) < OUTBOX_RETENTION);
-            if !stays && subscriber.is_worth_keeping() {
+            if quorums.contains(quorum) {
+                return true;
+            }
+            let since = *subscriber.gone_since.get_or_insert(now);
+            let makes_room = is_full && !subscriber.is_worth_keeping();
+            let stays = subscriber.under_way || (now.since(since) < OUTBOX_RETENTION && !makes_room);
+            if !stays && subscriber.is_noted {
                 changes.push(Change::Unsubscribe(*quorum));
+            } else if stays && !subscriber.is_noted && !self.rows.is_empty() {
+                changes.push(subscriber.note(*quorum));
             }
             stays
         });
@@ -138,6 +159,10 @@ impl Outbox {
             // The end of any of them comes back here.
             if self.asked >= ASKED_AT_ONCE_MAX {
                 break;
+            }
+            // Those that are gone mostly do not answer, and others are not to wait for that.
+            if subscriber.gone_since.is_some() && self.asked >= ASKED_AT_ONCE_MAX / 2 {
+                continue;
             }
             match next(&self.rows, self.newest, unsure, subscriber, now) {
                 Next::Nothing => (),
@@ -185,12 +210,13 @@ impl Outbox {
         let asked_at = subscriber.asked_at.unwrap_or(now);
         subscriber.heard = Some((newest, asked_at));
         self.note_recorded(quorum, known);
-        let Some(subscriber) = self.subscribers.get(&quorum) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&quorum) else { return };
         let after = subscriber.subscription();
-        if before != after {
-            let keeps = subscriber.is_worth_keeping();
-            let change = if keeps { Change::Subscribe(quorum, after.clone()) } else { Change::Unsubscribe(quorum) };
-            self.changes.push(change);
+        if subscriber.is_worth_keeping() && (before != after || !subscriber.is_noted) {
+            self.changes.push(subscriber.note(quorum));
+        } else if subscriber.is_noted && !subscriber.is_worth_keeping() {
+            subscriber.is_noted = false;
+            self.changes.push(Change::Unsubscribe(quorum));
         }
         let unsure = std::mem::take(&mut self.unsure).into_iter();
         let (wanted, unsure): (VecDeque<_>, _) = unsure.partition(|(event, _)| after.names.contains(&event.name));
@@ -237,8 +263,8 @@ impl Outbox {
         subscriber.done = subscriber.done.max(heard.reaches);
         if sent.lost > 0 {
             subscriber.lost = subscriber.lost.saturating_sub(sent.lost);
-            let subscription = subscriber.subscription();
-            self.changes.push(Change::Subscribe(quorum, subscription));
+            let noted = subscriber.note(quorum);
+            self.changes.push(noted);
         }
         self.note_recorded(quorum, heard.recorded);
     }

@@ -290,6 +290,66 @@ fn what_is_owed_for_too_long_is_given_up_and_said() {
     assert_eq!(world.quorums[&ONE].lost, 3, "said once");
 }
 
+/// Goal: what is emitted while its node hears of no quorum waits for them, for however long, through restarts and
+/// whatever wall clocks make of its age.
+#[test]
+fn a_node_that_is_cut_off_from_every_quorum_keeps_its_events() {
+    let mut world = World::new(&[(ONE, &["door"])]);
+    world.at(ONE).is_down = true;
+    world.emit("door");
+    world.pass(OUTBOX_GRACE * 2);
+    world.restart_aged(Duration::from_secs(3_600));
+    world.emit("door");
+    world.pass(OUTBOX_GRACE * 2);
+    world.at(ONE).is_down = false;
+    world.settle();
+    assert_eq!(world.taken(ONE), [1, 2]);
+    world.pass(OUTBOX_GRACE);
+    assert!(world.outbox.is_idle(), "{:?}", world.outbox);
+}
+
+/// Goal: the same while it hears of another quorum, though the one that it is cut off from wanted nothing before.
+#[test]
+fn a_node_that_is_cut_off_from_one_quorum_keeps_events_for_it() {
+    let mut world = World::new(&[(ONE, &[]), (OTHER, &[])]);
+    world.emit("wind");
+    world.settle();
+    world.at(ONE).is_down = true;
+    world.pass(Duration::from_secs(1));
+    world.at(ONE).names.insert("door".to_owned());
+    let sequence = world.emit("door");
+    for _ in 0..2 {
+        world.pass(OUTBOX_GRACE * 2);
+        world.restart();
+    }
+    world.at(ONE).is_down = false;
+    world.settle();
+    assert_eq!((world.taken(ONE), world.quorums[&ONE].lost), (&[sequence][..], 0));
+}
+
+/// Goal: a quorum that is gone and wanted nothing keeps no event from being taken; what it may have missed it is told.
+#[test]
+fn a_full_outbox_gives_up_what_is_owed_to_those_that_are_gone_and_wanted_nothing() {
+    let mut world = World::new(&[(ONE, &[]), (OTHER, &["door"])]);
+    world.emit("wind");
+    world.settle();
+    world.at(ONE).is_down = true;
+    world.pass(Duration::from_secs(1));
+    // The last of them takes the place of the first, which nobody wants.
+    for _ in 0..OUTBOX_EVENTS_MAX {
+        world.outbox.emit(world.now, event("door", None)).unwrap();
+    }
+    let refused = world.outbox.emit(world.now, event("door", None));
+    assert!(refused.is_err(), "the other quorum is owed them: {refused:?}");
+    world.settle();
+    for _ in 0..2 {
+        world.emit("door");
+    }
+    world.at(ONE).is_down = false;
+    world.settle();
+    assert_eq!(world.quorums[&ONE].lost, 2);
+}
+
 /// Goal: a node whose clock was set months ahead between two lives gives up nothing that it acknowledged.
 #[test]
 fn what_an_earlier_life_left_is_not_given_up_for_the_sake_of_a_clock() {

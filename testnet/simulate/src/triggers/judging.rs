@@ -80,7 +80,8 @@ impl Scene {
         let id = |row: &FireRow| if let Cause::Event(id) = row.cause { Some(id) } else { None };
         let twice: Vec<SeenId> = rows.iter().filter_map(id).filter(|id| !once.insert(*id)).collect();
         if let Some(first) = found.first_mut() {
-            first.what.extend(twice.iter().map(|id| format!("; {id:?} was emitted by {}", self.events.story(*id))));
+            let told = twice.iter().chain(expected.iter().filter(|id| !recorded.contains(id)));
+            first.what.extend(told.map(|id| format!("; {id:?} was emitted by {}", self.events.story(*id))));
         }
         self.report.violations.extend(found);
         if !watched.is_settled() {
