@@ -288,6 +288,8 @@ impl From<GetError> for ApiError {
             GetError::Unreadable { object, .. } => Self::new(ErrorCode::Unavailable, text).hint(format!(
                 "`quorate object show {object}` names the holders; start those that are down and try again"
             )),
+            GetError::Interrupted { .. } => Self::new(ErrorCode::Unavailable, text)
+                .hint("read it through another node, or again when this one has started"),
             GetError::Range(RangeFault::PastEnd { size, .. } | RangeFault::NoBytes { size }) => {
                 let mut error = Self::new(ErrorCode::RangeNotSatisfiable, text);
                 error.size = Some(size);

@@ -132,11 +132,13 @@ pub enum GetError {
         "{found} of {needed} needed holders answer with a good piece of segment {segment} of {object}; the others: {faults}"
     )]
     Unreadable { object: ObjectId, segment: u32, found: usize, needed: usize, faults: String },
+    #[error("the read of {object} was cut short after {read} of {length} bytes: this node is stopping")]
+    Interrupted { object: ObjectId, read: u64, length: u64 },
     #[error(transparent)]
     Range(#[from] RangeFault),
 }
 
-/// A started read: what will come, and the bytes, each checked.
+/// A started read: what will come, and the bytes, each checked: all `length` of them, or an error as the last.
 pub struct GetStream {
     pub size: u64,
     pub start: u64,
@@ -266,6 +268,7 @@ mod error_texts {
             GetError::Unknown { object },
             ClientError::Busy { quorum }.into(),
             GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults: "column 2: gone".into() },
+            GetError::Interrupted { object, read: 3, length: 9 },
             RangeFault::PastEnd { start: 9, size: 3 }.into(),
             RangeFault::NoBytes { size: 3 }.into(),
         ];

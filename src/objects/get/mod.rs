@@ -150,24 +150,22 @@ impl Read {
         self: Arc<Self>,
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, GetError>>, GetError> {
+        let (object, length) = (self.object, range.end - range.start);
         let (send, mut receive) = mpsc::channel(SEGMENTS_WAITING);
         match range.is_empty() {
             // Nothing comes, which is what a closed channel says.
             true => drop(send),
             false => drop(spawn(self.produce(range, send))),
         }
-        let first = receive.recv().await.transpose()?;
-        let bytes = futures::stream::iter(first.map(Ok))
-            .chain(streams::receiver(receive))
-            .flat_map(|segment| match segment {
-                Ok(parts) => futures::stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
-                Err(error) => futures::stream::iter(vec![Err(error)]),
-            })
-            .boxed();
-        Ok(bytes)
+        let first = match receive.recv().await.transpose()? {
+            None if length > 0 => return Err(GetError::Interrupted { object, read: 0, length }),
+            first => first,
+        };
+        let segments = futures::stream::iter(first.map(Ok)).chain(streams::receiver(receive)).boxed();
+        Ok(whole(object, length, segments))
     }
 
-    async fn produce(self: Arc<Self>, range: Range<u64>, send: mpsc::Sender<Result<Vec<Bytes>, GetError>>) {
+    async fn produce(self: Arc<Self>, range: Range<u64>, send: mpsc::Sender<Segment>) {
         let shutdown = TaskGroup::current().shutdown_token();
         let last = (range.end - 1) / SEGMENT_BYTES as u64;
         let read = self.clone();
@@ -218,3 +216,56 @@ impl Read {
 
 /// What one read learnt about each holder.
 type ByPeer<T> = BTreeMap<PeerId, T>;
+
+/// The slices of one segment, or why there are none.
+type Segment = Result<Vec<Bytes>, GetError>;
+
+/// All `length` bytes of the segments, or an error behind those that came. Whoever fetches segments stops with the node
+/// and says nothing: without the error a part of an object would look like the whole.
+fn whole(
+    object: ObjectId,
+    length: u64,
+    segments: BoxStream<'static, Segment>,
+) -> BoxStream<'static, Result<Bytes, GetError>> {
+    let parts = segments.flat_map(|segment| match segment {
+        Ok(parts) => futures::stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
+        Err(error) => futures::stream::iter(vec![Err(error)]),
+    });
+    streams::unfold((parts.boxed(), 0), move |(mut parts, read)| async move {
+        match parts.next().await {
+            Some(Ok(part)) => {
+                let read = read + part.len() as u64;
+                Some((Ok(part), (parts, read)))
+            }
+            // An error is the last that is said.
+            Some(Err(error)) => Some((Err(error), (parts, length))),
+            None if read < length => Some((Err(GetError::Interrupted { object, read, length }), (parts, length))),
+            None => None,
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a reader hears when these segments come, and no others.
+    async fn heard(length: u64, segments: Vec<Segment>) -> Vec<Result<usize, GetError>> {
+        let stream = whole(ObjectId::default(), length, futures::stream::iter(segments).boxed());
+        stream.map(|part| part.map(|part| part.len())).collect().await
+    }
+
+    /// Goal: a stream that ends without an error has had every byte.
+    #[tokio::test]
+    async fn a_stream_ends_with_all_its_bytes_or_with_an_error() {
+        let segment = || Ok(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")]);
+        assert!(heard(0, Vec::new()).await.is_empty());
+        assert!(matches!(heard(6, vec![segment(), segment()]).await[..], [Ok(2), Ok(1), Ok(2), Ok(1)]));
+        let cut = heard(6, vec![segment()]).await;
+        assert!(matches!(cut[..], [Ok(2), Ok(1), Err(GetError::Interrupted { read: 3, length: 6, .. })]), "{cut:?}");
+        let failed = GetError::Unknown { object: ObjectId::default() };
+        let heard = heard(6, vec![segment(), Err(failed)]).await;
+        assert!(matches!(heard[..], [Ok(2), Ok(1), Err(GetError::Unknown { .. })]), "{heard:?}");
+    }
+}

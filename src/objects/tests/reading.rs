@@ -145,6 +145,23 @@ async fn a_get_that_cannot_succeed_is_refused_before_its_first_byte() {
     assert_eq!(get_part(&cluster, reader, object, last).await.unwrap(), content.slice(content.len() - 1..));
 }
 
+/// Goal: a reader whose node stops has not read an empty object.
+#[tokio::test(start_paused = true)]
+async fn a_get_that_a_stop_of_its_node_cuts_short_is_an_error() {
+    let cluster = Cluster::start(7).await;
+    let content = content(300_000);
+    let outcome = stored(&cluster, &content).await;
+    for (_, holder) in &outcome.columns {
+        cluster.world.manners.lock().insert(*holder, Manner::Stalling);
+    }
+    let stop = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        cluster.tasks.shutdown_token().cancel();
+    };
+    let (cut, ()) = tokio::join!(get(&cluster, &cluster.nodes[6], outcome.object, None), stop);
+    assert!(matches!(cut, Err(GetError::Interrupted { read: 0, length: 300_000, .. })), "{cut:?}");
+}
+
 /// Goal: every range of an object of every size is the part that RFC 9110 (14.1.2) names, or cannot be satisfied.
 #[tokio::test(start_paused = true)]
 async fn a_range_is_the_bytes_that_there_are_or_cannot_be_satisfied() {
