@@ -4,9 +4,9 @@
 //! **Keeping.** A node numbers what it emits, from 1, and keeps it until every quorum it knows has taken it or does not
 //! want it, and has known of some for [`OUTBOX_GRACE`]: a quorum may be so new that nobody has heard of it, and a node
 //! that has just started, or is cut off, hears of none. One that is not announced any more may be on the other side of
-//! a cut: it is owed events as before. When the outbox is full of events that are still owed, no more are
-//! taken. What is owed for longer than [`OUTBOX_RETENTION`] is given up, and so is, when the outbox is full, what is owed
-//! only to quorums that are gone and wanted nothing. It is counted as lost to those it may have been for, who record it.
+//! a cut: it is owed events as before. When the outbox is full of events that are still owed, no more are taken. What
+//! is owed for longer than [`OUTBOX_RETENTION`] is given up, and so is, when the outbox is full, what is owed only to
+//! quorums that are gone and wanted nothing. It is counted as lost to those it may have been for, who record it.
 //!
 //! **The network's own events** happen whether anyone wants them or not. They are numbered and kept only once a quorum
 //! is known to listen; until then the newest few wait in memory for the quorums to be asked. They have a rate and a
