@@ -151,6 +151,15 @@ impl TestNet {
         net
     }
 
+    /// The same, and the rest have promised nothing.
+    async fn founded_without_standbys(nodes: u8, voters: usize) -> Self {
+        let net = Self::new(nodes).await;
+        let asker = net.nodes[0].member().peer;
+        let members: Vec<_> = net.nodes[..voters].iter().map(|node| node.approve(asker)).collect();
+        net.nodes[0].host().found(founding(&members), members, vec![]).await.expect("founded");
+        net
+    }
+
     async fn start(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.boots += 1;

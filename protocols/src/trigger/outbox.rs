@@ -287,7 +287,7 @@ impl Outbox {
             subscriber.done = sequence;
             if !subscriber.passes(sequence, &row.event.name) {
                 subscriber.lost = subscriber.lost.saturating_add(1);
-                self.changes.push(subscriber.note(*quorum));
+                self.changes.push(subscriber.note_subscription(*quorum));
             }
         }
         self.forget(now, sequence);

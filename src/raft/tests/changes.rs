@@ -57,10 +57,8 @@ async fn a_standby_takes_the_place_of_a_member_that_stays_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_primary_swaps_a_member_for_an_approved_peer_when_asked() {
-    let net = TestNet::new(4).await;
+    let net = TestNet::founded_without_standbys(4, 3).await;
     let asker = net.nodes[0].member().peer;
-    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
     let refused = net.nodes[1].quorum().replace(net.nodes[2].member(), net.nodes[3].stand_by(asker)).await;
     assert!(matches!(refused, Err(QuorumError::NotPrimary { .. })), "{refused:?}");
@@ -96,10 +94,7 @@ async fn five_members_survive_the_loss_of_two() {
 /// the primary that took the first in is lost; and the quorum goes on committing all the while.
 #[tokio::test(start_paused = true)]
 async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() {
-    let mut net = TestNet::new(6).await;
-    let asker = net.nodes[0].member().peer;
-    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
+    let mut net = TestNet::founded_without_standbys(6, 3).await;
     for node in &net.nodes {
         let asker = node.member().peer;
         let willing = net.nodes[3..].iter().filter(|other| other.member().peer != asker);
@@ -130,10 +125,8 @@ async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() 
 /// Goal: a joint configuration that its primary did not live to finish is finished by the next.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_a_dead_primary_began_is_finished_by_the_next() {
-    let mut net = TestNet::new(4).await;
+    let mut net = TestNet::founded_without_standbys(4, 3).await;
     let asker = net.nodes[0].member().peer;
-    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
     let (primary, lost) = (net.nodes[0].quorum(), net.nodes[2].member());
     let (newcomer, approval) = (net.nodes[3].member(), net.nodes[3].stand_by(asker));

@@ -29,10 +29,8 @@ fn invitation(net: &TestNet, index: usize) -> RaftMessage {
 /// leaves. It is invited again and hears of nobody but voter 1, in whose configuration it still is a voter.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_left_and_is_back_elects_nobody_who_was_away() {
-    let net = TestNet::new(4).await;
+    let net = TestNet::founded_without_standbys(4, 3).await;
     let [first, away, back, _] = [0, 1, 2, 3].map(|index: usize| net.nodes[index].member());
-    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(first.peer)).collect();
-    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
     net.world.cut_off([away.peer]);
@@ -115,10 +113,8 @@ async fn a_node_that_forgets_a_promise_takes_a_new_incarnation() {
 /// Goal: a question before an election is answered as the vote would be.
 #[tokio::test(start_paused = true)]
 async fn who_is_behind_its_promise_lets_nobody_run() {
-    let net = TestNet::new(4).await;
+    let net = TestNet::founded_without_standbys(4, 3).await;
     let [first, away, back, _] = [0, 1, 2, 3].map(|index: usize| net.nodes[index].member());
-    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(first.peer)).collect();
-    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
     net.nodes[0].quorum().replace(back, net.nodes[3].stand_by(first.peer)).await.unwrap();
     net.until("it has left", |net| net.nodes[2].host().quorums().is_empty().then_some(())).await;
@@ -139,10 +135,8 @@ async fn who_is_behind_its_promise_lets_nobody_run() {
 /// Method: a voter is replaced, leaves, and is taken in again by the same primary.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_begins_its_log_anew_stops_no_primary() {
-    let net = TestNet::new(4).await;
+    let net = TestNet::founded_without_standbys(4, 3).await;
     let first = net.nodes[0].member();
-    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(first.peer)).collect();
-    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     for number in 0..5 {
         net.commit(submit(number)).await.unwrap();
     }

@@ -93,7 +93,7 @@ impl Subscriber {
     }
 
     /// It is to be durable.
-    pub(super) fn note(&mut self, quorum: QuorumId) -> Change {
+    pub(super) fn note_subscription(&mut self, quorum: QuorumId) -> Change {
         self.is_noted = true;
         Change::Subscribe(quorum, self.subscription())
     }
@@ -142,7 +142,7 @@ impl Outbox {
             if !stays && subscriber.is_noted {
                 changes.push(Change::Unsubscribe(*quorum));
             } else if stays && !subscriber.is_noted && !self.rows.is_empty() {
-                changes.push(subscriber.note(*quorum));
+                changes.push(subscriber.note_subscription(*quorum));
             }
             stays
         });
@@ -213,7 +213,7 @@ impl Outbox {
         let Some(subscriber) = self.subscribers.get_mut(&quorum) else { return };
         let after = subscriber.subscription();
         if subscriber.is_worth_keeping() && (before != after || !subscriber.is_noted) {
-            self.changes.push(subscriber.note(quorum));
+            self.changes.push(subscriber.note_subscription(quorum));
         } else if subscriber.is_noted && !subscriber.is_worth_keeping() {
             subscriber.is_noted = false;
             self.changes.push(Change::Unsubscribe(quorum));
@@ -263,7 +263,7 @@ impl Outbox {
         subscriber.done = subscriber.done.max(heard.reaches);
         if sent.lost > 0 {
             subscriber.lost = subscriber.lost.saturating_sub(sent.lost);
-            let noted = subscriber.note(quorum);
+            let noted = subscriber.note_subscription(quorum);
             self.changes.push(noted);
         }
         self.note_recorded(quorum, heard.recorded);
