@@ -356,7 +356,11 @@ impl Inner {
         let Some(group) = self.group(quorum) else { return Ok(()) };
         let (membership, left_at) = (self.sign_membership(&group), self.seams.clock.wall());
         group.close().await;
-        let promise = Promise::of(group.me, &group.log, group.record().promise)?;
+        // What it had promised when it left an earlier time, or when this was tried before and the log is gone by now.
+        let noted = self.departed.read().get(&quorum).map(|note| note.promise);
+        let earlier = [group.record().promise, noted].into_iter().flatten();
+        let earlier = earlier.filter(|promise| promise.member == group.me);
+        let promise = earlier.fold(Promise::of(group.me, &group.log)?, Promise::join);
         let note = Departed { membership, left_at, promise };
         let mut batch = KvBatch::new();
         batch.put(DEPARTED_TREE, quorum.0, wire::encode_record(&note));

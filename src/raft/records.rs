@@ -66,13 +66,18 @@ pub struct Promise {
 }
 
 impl Promise {
-    /// Of a group that is closed. `before`: what it had promised when it left an earlier time.
-    pub(super) fn of(member: MemberId, log: &LogStore, before: Option<Self>) -> Result<Self, DiskError> {
+    /// Of a group that is closed.
+    pub(super) fn of(member: MemberId, log: &LogStore) -> Result<Self, DiskError> {
         let mut vote = log.vote()?.unwrap_or_default();
         // Who won the vote is no promise.
         vote.committed = false;
-        let last = log.last()?.max(before.and_then(|before| before.last));
-        Ok(Self { member, vote, last })
+        Ok(Self { member, vote, last: log.last()? })
+    }
+
+    /// Both: no promise is taken back, also when the log that it was made with is gone.
+    pub(super) fn join(self, earlier: Self) -> Self {
+        let vote = if earlier.vote > self.vote { earlier.vote } else { self.vote };
+        Self { vote, last: self.last.max(earlier.last), ..self }
     }
 }
 
@@ -194,4 +199,27 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
     let forgot_snapshot = store.purged()? > snapshot;
     let forgot_records = kept.last > read_marked(storage, quorum)?;
     Ok(forgot_vote || forgot_log || forgot_snapshot || forgot_records)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, LeaderId};
+
+    use super::*;
+
+    #[test]
+    fn a_promise_is_never_less_than_an_earlier_one() {
+        let member = MemberId::default();
+        let promise = |term, last: Option<u64>| Promise {
+            member,
+            vote: Vote { leader_id: LeaderId { term, voted_for: Some(member) }, committed: false },
+            last: last.map(|index| LogId::new(CommittedLeaderId::new(term, member), index)),
+        };
+        let (before, after) = (promise(3, Some(9)), promise(2, Some(40)));
+        assert_eq!(after.join(before), before, "a log of a later term is further");
+        assert_eq!(before.join(after), before);
+        assert_eq!(promise(0, None).join(before), before, "the log is gone");
+        let voted = Promise { vote: promise(4, None).vote, ..before };
+        assert_eq!(voted.join(before), voted);
+    }
 }
